@@ -1,0 +1,36 @@
+"""The verbs of ``python -m monai_ext`` and how their errors reach the user."""
+
+import sys
+
+import typer
+from rich.console import Console
+
+from monai_ext.base import InputError
+from monai_ext.cli.bundle import bundle_path, config_path
+from monai_ext.cli.checkpoint import checkpoint
+from monai_ext.cli.demo import demo
+from monai_ext.cli.prepare import prepare
+
+app = typer.Typer(
+    name="monai_ext",
+    help="Hi-End-MAE for CT: prepare scans, pretrain, fine-tune and segment. "
+    "New here? Run 'python -m monai_ext demo'. Research use only.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+app.command()(demo)
+app.command()(prepare)
+app.command()(checkpoint)
+app.command("bundle-path")(bundle_path)
+app.command("config-path")(config_path)
+
+
+def main() -> None:
+    """Run the verb of the command line; what the user can mend ends in one sentence and exit code 2."""
+    try:
+        app()
+    except InputError as error:
+        Console(stderr=True, soft_wrap=True).print(f"error: {error}", style="red", markup=False)
+        sys.exit(2)

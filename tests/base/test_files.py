@@ -1,0 +1,99 @@
+"""Nothing half-written, nothing outside its root, nothing of a path in a message."""
+
+import errno
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+
+from monai_ext.base import ManifestError, ScanError, WriteError, case_id, inside, replacing, sha256_of
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/data/Doe^Jane/ct_007.nii.gz", "ct_007"),
+        ("a.b.NRRD", "a.b"),
+        ("series folder", "series folder"),
+        (".nii.gz", ".nii.gz"),
+        ("x.nii", "x"),
+    ],
+)
+def test_case_id_is_the_base_name_without_its_image_ending(path: str, expected: str) -> None:
+    assert case_id(path) == expected
+
+
+def test_replacing_keeps_the_old_file_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "mask.nii.gz"
+    with replacing(target) as temporary:
+        temporary.write_bytes(b"first")
+    with pytest.raises(RuntimeError, match="killed"), replacing(target) as temporary:
+        temporary.write_bytes(b"half")
+        assert temporary.name.endswith("mask.nii.gz")
+        raise RuntimeError("killed")
+    assert target.read_bytes() == b"first"
+    assert [p.name for p in target.parent.iterdir()] == ["mask.nii.gz"]
+
+
+def test_replacing_refuses_what_verification_refuses(tmp_path: Path) -> None:
+    def verify(path: Path) -> None:
+        raise WriteError(f"{path.stat().st_size} bytes read back")
+
+    with pytest.raises(WriteError, match="3 bytes"), replacing(tmp_path / "a.png", verify) as temporary:
+        temporary.write_bytes(b"abc")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    message = r"^a\.pt: could not be written \(No space left on device\); free space"
+    with pytest.raises(WriteError, match=message), replacing(tmp_path / "a.pt") as temporary:
+        temporary.write_bytes(b"abc")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_replacing_honours_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        with replacing(tmp_path / "a.json") as temporary:
+            temporary.write_text("{}")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.json").stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("path", ["../x.nii", "a/../../x.nii", "/etc/passwd", "link/x.nii"])
+def test_inside_refuses_what_leaves_the_root(tmp_path: Path, path: str) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "link").symlink_to(tmp_path)
+    with pytest.raises(ManifestError, match="outside its root") as caught:
+        inside(root, path)
+    assert str(tmp_path) not in str(caught.value)
+
+
+def test_inside_follows_links_that_stay(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    assert inside(tmp_path, "link/x.nii") == (tmp_path / "real" / "x.nii").resolve()
+
+
+def test_errors_keep_code_and_case_across_processes() -> None:
+    error = pickle.loads(pickle.dumps(ScanError("ct_1: torn", code="scan.truncated", case="ct_1")))
+    assert (type(error), str(error), error.code, error.case) == (
+        ScanError,
+        "ct_1: torn",
+        "scan.truncated",
+        "ct_1",
+    )
+
+
+def test_sha256_of_the_standard_vector(tmp_path: Path) -> None:
+    (tmp_path / "abc").write_bytes(b"abc")  # FIPS 180-2, appendix B.1
+    assert sha256_of(tmp_path / "abc").startswith("ba7816bf8f01cfea414140de5dae2223")
