@@ -70,7 +70,8 @@ def _load(path: Path) -> dict[str, object]:
         ) from error
     if not isinstance(content, dict):
         raise ManifestError(
-            f"{path.name}: a datalist is an object such as {{'training': [...]}}, not a {type(content).__name__}",
+            f"{path.name}: a datalist is an object such as {{'training': [...]}}, "
+            f"not a {type(content).__name__}",
             code="manifest.form",
         )
     return content

@@ -1,0 +1,108 @@
+"""Which scan and which random numbers each training sample uses, planned from (seed, epoch)."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch.distributed as dist
+from torch.utils.data import Dataset, Sampler
+
+from monai_ext.base import SettingError, derive_seed
+
+
+class Draw(NamedTuple):
+    """One planned sample: ``item`` of the data; epoch and slot, from which its random numbers derive."""
+
+    item: int
+    epoch: int
+    slot: int
+
+
+class DrawPlan(Sampler[Draw]):
+    """Plan the samples of each epoch from (seed, epoch) alone.
+
+    Every pass over the data visits all items once, in a new order; an epoch takes as many passes as
+    it needs. Ranks share the plan and take every ``world``-th slot, so no sample is drawn twice; the
+    number of workers plays no part. Set ``epoch`` and ``start`` to resume at any step.
+
+    Args:
+        items: number of scans.
+        draws: samples per epoch over all ranks; rounded up to a multiple of the ranks.
+        seed: the run's seed.
+        shuffle: ``False`` visits the items in order (validation).
+
+    Raises:
+        SettingError: no items or no draws.
+    """
+
+    def __init__(self, items: int, draws: int, seed: int = 0, shuffle: bool = True) -> None:
+        if items < 1 or draws < 1:
+            raise SettingError(
+                f"plan: {items} scans and {draws} samples an epoch leave nothing to draw; "
+                "prepare at least one scan and ask for at least one sample",
+                code="setting.draws",
+            )
+        self.items, self.draws, self.seed, self.shuffle = items, draws, seed, shuffle
+        self.epoch = 0
+        self.start = 0
+
+    def __len__(self) -> int:
+        """Return the samples per epoch of one rank."""
+        return -(-self.draws // _world())
+
+    def __iter__(self) -> Iterator[Draw]:
+        """Yield this rank's samples of the current epoch from ``start`` on."""
+        rank, world = _rank(), _world()
+        order = self._order(len(self) * world)
+        for position in range(self.start, len(self)):
+            slot = position * world + rank
+            yield Draw(int(order[slot]), self.epoch, slot)
+
+    def _order(self, length: int) -> np.ndarray:
+        passes = -(-length // self.items)
+        if not self.shuffle:
+            return np.tile(np.arange(self.items), passes)[:length]
+        generator = np.random.default_rng(derive_seed(self.seed, "order", self.epoch))
+        return np.concatenate([generator.permutation(self.items) for _ in range(passes)])[:length]
+
+
+class DrawDataset(Dataset[Any]):
+    """Apply random transforms whose numbers derive from (seed, epoch, slot) of the draw.
+
+    Args:
+        data: the scans; a plain sequence, or a data set such as MONAI's ``CacheDataset``.
+        transform: transforms, random ones among them; ``set_random_state(seed)`` is called before each sample.
+        seed: the run's seed.
+        purpose: keeps the random numbers of training and validation apart.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[Any] | Dataset[Any],
+        transform: Callable[[Any], Any],
+        seed: int = 0,
+        purpose: str = "train",
+    ) -> None:
+        self.data, self.transform, self.seed, self.purpose = data, transform, seed, purpose
+
+    def __len__(self) -> int:
+        """Return the number of scans."""
+        return len(self.data)  # type: ignore[arg-type]
+
+    def __getitem__(self, draw: Draw | int) -> Any:
+        """Return the transformed sample; a plain index is the draw (index, epoch 0, slot index)."""
+        if isinstance(draw, int):
+            draw = Draw(draw, 0, draw)
+        set_state = getattr(self.transform, "set_random_state", None)
+        if set_state is not None:
+            set_state(seed=derive_seed(self.seed, self.purpose, draw.epoch, draw.slot))
+        item = self.data[draw.item]
+        return self.transform(dict(item) if isinstance(item, Mapping) else item)
+
+
+def _rank() -> int:
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def _world() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1

@@ -1,0 +1,83 @@
+"""Scans on their way into a run: loaded once for training, one by one and guarded for inference."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from monai.data import CacheDataset
+from torch.utils.data import Dataset
+
+from monai_ext.base import InputError
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Let the sentence of an `InputError` through, without MONAI's wrapping of errors in transforms."""
+    try:
+        yield
+    except InputError:
+        raise
+    except RuntimeError as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, InputError):
+            cause = cause.__cause__
+        if cause is None:
+            raise
+        raise cause from None
+
+
+class LoadedScans(CacheDataset):
+    """MONAI's ``CacheDataset`` whose errors name the scan: training scans after the loading transforms.
+
+    Args:
+        data: the scans, ``[{"image": path, "label": path}, ...]``.
+        transform: the deterministic transforms of loading.
+        cache_rate: share of the scans kept in memory; the others are loaded anew each time.
+        num_workers: threads that fill the cache.
+
+    Raises:
+        InputError: a scan cannot be read or does not fit its label.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[Mapping[str, Any]],
+        transform: Callable[..., Any],
+        cache_rate: float = 1.0,
+        num_workers: int = 1,
+    ) -> None:
+        with plain_errors():
+            super().__init__(
+                list(data), transform, cache_rate=cache_rate, num_workers=num_workers, progress=len(data) > 1
+            )
+
+    def _transform(self, index: int) -> Any:
+        with plain_errors():
+            return super()._transform(index)
+
+
+class GuardedScans(Dataset[dict[str, Any]]):
+    """Scans for inference; one that cannot be read becomes a ``"failure"`` and the others go on.
+
+    Args:
+        data: the scans, ``[{"image": path, "case": name}, ...]``.
+        transform: reading and preprocessing.
+    """
+
+    def __init__(
+        self, data: Sequence[Mapping[str, Any]], transform: Callable[[dict[str, Any]], dict[str, Any]]
+    ) -> None:
+        self.data, self.transform = list(data), transform
+
+    def __len__(self) -> int:
+        """Return the number of scans, good and bad."""
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return the preprocessed scan, or ``{"case": name, "failure": sentence}``."""
+        item = dict(self.data[index])
+        try:
+            with plain_errors():
+                return self.transform(item)
+        except InputError as error:
+            return {"case": item["case"], "failure": str(error)}

@@ -1,0 +1,174 @@
+"""One training step and one evaluation step, shared by pretraining and segmentation."""
+
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from monai.engines.utils import IterationEvents
+from torch import nn
+
+from monai_ext.base import SettingError, derive_seed
+from monai_ext.engines.precision import autocast, choose_precision
+
+
+class TrainingStep:
+    """The ``iteration_update`` of a MONAI trainer: forward, backward and, when due, an optimiser step.
+
+    It replaces MONAI's own step, which only knows CUDA autocast, scales the loss in every format and
+    clips before unscaling. Global randomness (mask draws, dropout) is seeded anew from (seed,
+    iteration, rank) at each step, so a resumed run repeats the uninterrupted one and ranks differ.
+
+    Args:
+        seed: the run's seed.
+        precision: ``auto``, ``fp32``, ``bf16`` or ``fp16`` (see `choose_precision`).
+        accumulate: batches per optimiser step; the last step of an epoch takes what is left.
+        clip_norm: largest gradient norm, or ``None`` for no clipping.
+        schedule: learning-rate schedule stepped once per iteration, or ``None``.
+
+    Raises:
+        SettingError: ``accumulate`` below 1 or ``clip_norm`` not positive.
+        FloatingPointError: the loss is not finite, or, outside float16, the gradient norm when clipping.
+    """
+
+    def __init__(
+        self,
+        seed: int = 0,
+        precision: str = "auto",
+        accumulate: int = 1,
+        clip_norm: float | None = None,
+        schedule: Any | None = None,
+    ) -> None:
+        if accumulate < 1 or (clip_norm is not None and not clip_norm > 0):
+            raise SettingError(
+                f"accumulate is {accumulate} and clip_norm is {clip_norm}; "
+                "both must be positive (clip_norm may be null for no clipping)",
+                code="setting.step",
+            )
+        self.seed, self.precision = seed, precision
+        self.accumulate, self.clip_norm, self.schedule = accumulate, clip_norm, schedule
+        # Made here and switched on at the first step, so that a checkpoint can restore it before.
+        self.scaler = torch.amp.GradScaler("cuda", enabled=torch.cuda.is_available())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the loss scaling; all else derives from the iteration."""
+        return {"scaler": self.scaler.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the loss scaling; a state from a machine without CUDA is empty and leaves it fresh."""
+        if state["scaler"] and self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["scaler"])
+
+    def __call__(self, engine: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """Run one iteration; returns ``image``, ``label``, ``pred`` and the unscaled ``loss``."""
+        engine.network.train()
+        torch.manual_seed(derive_seed(self.seed, "step", engine.state.iteration, _rank()))
+        image, label = engine.prepare_batch(batch, engine.state.device, engine.non_blocking)
+        first, last, window = self._place(engine)
+        if first:
+            engine.optimizer.zero_grad(set_to_none=True)
+        dtype = choose_precision(self.precision, engine.state.device)
+        with self._without_sync(engine.network, last):
+            with autocast(dtype, engine.state.device):
+                prediction = engine.inferer(image, engine.network)
+                loss = engine.loss_function(prediction, label).mean()
+            self._check(loss, engine.state.iteration)
+            share = loss / window
+            (self.scaler.scale(share) if dtype == torch.float16 else share).backward()
+        engine.fire_event(IterationEvents.BACKWARD_COMPLETED)
+        if last:
+            self._update(engine, dtype)
+        self._step_schedule(last, window)
+        engine.state.output = {"image": image, "label": label, "pred": prediction, "loss": loss.detach()}
+        engine.fire_event(IterationEvents.MODEL_COMPLETED)
+        return engine.state.output
+
+    def _place(self, engine: Any) -> tuple[bool, bool, int]:
+        """Return whether this iteration opens and closes an accumulation window, and the window's length."""
+        length = engine.state.epoch_length
+        position = (engine.state.iteration - 1) % length
+        opening = position - position % self.accumulate
+        window = min(self.accumulate, length - opening)
+        return position == opening, position == opening + window - 1, window
+
+    def _update(self, engine: Any, dtype: torch.dtype) -> None:
+        scaled = dtype == torch.float16
+        if self.clip_norm is not None:
+            if scaled:
+                self.scaler.unscale_(engine.optimizer)
+            # The scaler skips a step whose float16 gradients overflowed; elsewhere infinity is an error.
+            nn.utils.clip_grad_norm_(
+                engine.network.parameters(), self.clip_norm, error_if_nonfinite=not scaled
+            )
+        if scaled:
+            self.scaler.step(engine.optimizer)
+            self.scaler.update()
+        else:
+            engine.optimizer.step()
+
+    def _step_schedule(self, last: bool, window: int) -> None:
+        if self.schedule is None or not last:
+            return
+        with warnings.catch_warnings():
+            # A float16 step skipped for overflow leaves the optimiser uncalled; the schedule goes on.
+            warnings.filterwarnings("ignore", r"Detected call of `lr_scheduler.step\(\)` before")
+            for _ in range(window):
+                self.schedule.step()
+
+    @staticmethod
+    def _check(loss: torch.Tensor, iteration: int) -> None:
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"iteration {iteration}: the loss is {loss.item()}; lower the learning rate, "
+                "or look for a damaged scan among the last batch"
+            )
+
+    @staticmethod
+    def _without_sync(network: nn.Module, last: bool) -> AbstractContextManager[Any]:
+        # Ranks exchange gradients once per optimiser step, not once per accumulated batch.
+        if isinstance(network, nn.parallel.DistributedDataParallel) and not last:
+            return network.no_sync()
+        return nullcontext()
+
+
+class EvaluationStep:
+    """The ``iteration_update`` of a MONAI evaluator: one batch through the inferer, nothing learned.
+
+    Args:
+        precision: see `choose_precision`.
+        loss: when given, ``loss(pred, label)`` is added to the output as ``val_loss``.
+        seed: global randomness (the masks of pretraining) is the same in every validation.
+    """
+
+    def __init__(
+        self, precision: str = "auto", loss: Callable[[Any, Any], torch.Tensor] | None = None, seed: int = 0
+    ) -> None:
+        self.precision, self.loss, self.seed = precision, loss, seed
+
+    def __call__(self, engine: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """Evaluate one batch; returns ``image``, ``label``, ``pred`` and, when asked, ``val_loss``."""
+        engine.network.eval()
+        position = engine.state.iteration  # MONAI's evaluators count from 1 again at every run
+        image, label = engine.prepare_batch(batch, engine.state.device, engine.non_blocking)
+        dtype = choose_precision(self.precision, engine.state.device)
+        with torch.random.fork_rng(devices=_cuda(engine.state.device)):
+            torch.manual_seed(derive_seed(self.seed, "evaluate", position, _rank()))
+            with torch.inference_mode(), autocast(dtype, engine.state.device):
+                prediction = engine.inferer(image, engine.network)
+                loss = self.loss(prediction, label).float() if self.loss is not None else None
+        engine.state.output = {"image": image, "label": label, "pred": prediction}
+        if loss is not None:
+            engine.state.output["val_loss"] = loss
+        engine.fire_event(IterationEvents.FORWARD_COMPLETED)
+        engine.fire_event(IterationEvents.MODEL_COMPLETED)
+        return engine.state.output
+
+
+def _rank() -> int:
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def _cuda(device: torch.device) -> list[torch.device]:
+    return [device] if device.type == "cuda" else []

@@ -1,0 +1,50 @@
+"""A progress bar over the whole run, on the first rank."""
+
+from ignite.engine import Engine, Events
+from tqdm import tqdm
+
+
+class TrainingProgress:
+    """One tqdm bar from the first iteration to the last, with the running loss.
+
+    Args:
+        smoothing: weight of the newest loss in the running mean.
+    """
+
+    def __init__(self, smoothing: float = 0.05) -> None:
+        self.smoothing = smoothing
+        self._bar: tqdm[None] | None = None
+        self._loss: float | None = None
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to the trainer, after the handler that resumes."""
+        engine.add_event_handler(Events.STARTED, self._open)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._advance)
+        engine.add_event_handler(Events.COMPLETED | Events.EXCEPTION_RAISED, self._close)
+
+    def _open(self, engine: Engine) -> None:
+        if getattr(engine.state, "rank", 0):
+            return
+        total = engine.state.max_epochs * engine.state.epoch_length
+        self._bar = tqdm(
+            total=total, initial=engine.state.iteration, desc="training", unit="it", mininterval=0.5
+        )
+
+    def _advance(self, engine: Engine) -> None:
+        if self._bar is None:
+            return
+        self._bar.update()
+        # Reading the loss waits for the device; once per redrawn bar is enough.
+        if self._bar.n % 10 == 0 or self._bar.n == self._bar.total:
+            loss = float(engine.state.output["loss"])
+            self._loss = (
+                loss if self._loss is None else self._loss + 10 * self.smoothing * (loss - self._loss)
+            )
+            self._bar.set_postfix(epoch=engine.state.epoch, loss=f"{self._loss:.4f}", refresh=False)
+
+    def _close(self, engine: Engine, *error: BaseException) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+        if error:
+            raise error[0]

@@ -1,0 +1,40 @@
+"""The last lines of a run: how it went and where its results are."""
+
+from pathlib import Path
+
+from ignite.engine import Engine, Events
+from rich.console import Console
+
+from monai_ext.handlers.checkpoints import BestModel
+
+
+class RunSummary:
+    """Print where the model, the checkpoints, the curves and the pictures lie when the trainer ends.
+
+    Args:
+        output_dir: the run's folder.
+        best: the keeper of the best model.
+    """
+
+    def __init__(self, output_dir: str, best: BestModel) -> None:
+        self.output_dir, self.best = Path(output_dir), best
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to the trainer, after everything that writes."""
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Print the summary on the first rank."""
+        if getattr(engine.state, "rank", 0):
+            return
+        console = Console(soft_wrap=True, highlight=False)
+        console.print(
+            f"[bold]Trained {engine.state.epoch} epochs, {engine.state.iteration} iterations.[/bold]"
+        )
+        if self.best.best is None:
+            console.print("  no validation took place, so no best model was chosen")
+        else:
+            console.print(f"  best {self.best.metric} {self.best.best:.4f} in epoch {self.best.epoch}")
+            console.print(f"  its weights: {self.best.path}")
+        console.print(f"  all results: {self.output_dir}")
+        console.print(f"  curves:      tensorboard --logdir {self.output_dir}")

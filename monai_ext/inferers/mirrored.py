@@ -1,0 +1,59 @@
+"""Sliding windows, optionally averaged over mirrored views of the scan."""
+
+from collections.abc import Callable, Sequence
+from itertools import chain, combinations
+from typing import Any
+
+import torch
+from monai.inferers import SlidingWindowInferer
+
+from monai_ext.base import SettingError
+
+
+class MirroredSlidingWindow(SlidingWindowInferer):
+    """MONAI's sliding window with Gaussian blending; logits averaged over mirrored views when asked.
+
+    Args:
+        roi_size: window in voxels along x, y, z; a network trained on crops wants their size.
+        sw_batch_size: windows per forward pass.
+        overlap: share of a window that its neighbour covers too.
+        mirror_axes: spatial axes (0 is x) to mirror; every combination is averaged, so n axes cost
+            2**n passes. Leave x out for a network that tells left from right.
+        **window: further arguments of MONAI's ``SlidingWindowInferer``.
+
+    Raises:
+        SettingError: an axis is not 0, 1 or 2, or named twice.
+    """
+
+    def __init__(
+        self,
+        roi_size: Sequence[int],
+        sw_batch_size: int = 1,
+        overlap: float = 0.5,
+        mirror_axes: Sequence[int] = (),
+        **window: Any,
+    ) -> None:
+        if len(set(mirror_axes)) != len(mirror_axes) or not set(mirror_axes) <= {0, 1, 2}:
+            raise SettingError(
+                f"mirror_axes: {list(mirror_axes)} is not a set of spatial axes; choose among 0 (x), 1 (y), 2 (z)",
+                code="setting.mirror",
+            )
+        super().__init__(
+            tuple(roi_size), sw_batch_size, overlap, mode=window.pop("mode", "gaussian"), **window
+        )
+        self.mirror_axes = tuple(mirror_axes)
+
+    def __call__(
+        self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
+    ) -> torch.Tensor:
+        """Return logits ``(b, classes, x, y, z)`` on the grid of ``inputs`` ``(b, c, x, y, z)``."""
+        views = chain.from_iterable(
+            combinations(self.mirror_axes, n) for n in range(len(self.mirror_axes) + 1)
+        )
+        total: torch.Tensor | None = None
+        for count, axes in enumerate(views, start=1):
+            dims = [axis + 2 for axis in axes]
+            logits = super().__call__(inputs.flip(dims), network, *args, **kwargs).flip(dims)
+            total = logits if total is None else total.add_(logits)
+        assert total is not None  # the empty combination is always among the views
+        return total.div_(count)

@@ -1,0 +1,124 @@
+"""The one way into the package for scans and labels: strict, validated before anything is allocated."""
+
+import os
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from monai_ext.base import LabelError, ScanError, case_id
+from monai_ext.volumes.checks import check_hu, check_same_grid, label_ids, spacing_of
+from monai_ext.volumes.read_dicom import read_dicom
+from monai_ext.volumes.read_itk import ITK_ENDINGS, read_itk
+from monai_ext.volumes.read_nifti import NIFTI_ENDINGS, read_nifti
+
+Kind = Literal["nifti", "itk", "dicom"]
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A volume as it lies in its file, with the way from its voxels to the patient.
+
+    Attributes:
+        voxels: ``(x, y, z)``; float32 HU of an image, int32 ids of a label volume.
+        affine: ``(4, 4)`` float64, voxel index to mm in RAS+.
+        case: the id that messages and outputs carry.
+        source: base name of the file or DICOM folder; parent folders may hold names of patients.
+        kind: the family of formats that it was read from.
+    """
+
+    voxels: np.ndarray
+    affine: np.ndarray
+    case: str
+    source: Path
+    kind: Kind
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Distance between voxel centres along the array's three axes."""
+        return spacing_of(self.affine)
+
+
+def read_scan(path: str | os.PathLike[str], *, assume_hu: bool = False, case: str | None = None) -> Scan:
+    """Read a CT scan, or refuse it with one sentence that says why and what to do.
+
+    No reader falls back to another one, and what readers are known to disagree about is refused.
+
+    Args:
+        path: a ``.nii``, ``.nii.gz``, ``.nrrd``, ``.mha`` or ``.mhd`` file, or the folder of one DICOM series.
+        assume_hu: take the values for HU although the modality, the rescale or their range does not say so.
+        case: the id for messages and outputs; the base name by default.
+
+    Raises:
+        ScanError: missing, damaged, not a 3D scalar volume, not finite, constant, or not in HU.
+        GeometryError: spacing, orientation or slice positions are absent, impossible or contradict each other.
+    """
+    path, case, kind = _place(path, case)
+    if kind == "dicom":
+        voxels, affine = read_dicom(path, case, assume_hu=assume_hu)
+    else:
+        voxels, affine = (read_nifti if kind == "nifti" else read_itk)(path, case)
+    voxels = check_hu(voxels, case, assume_hu=assume_hu)
+    return Scan(voxels, affine, case, Path(path.name), kind)
+
+
+def read_labels(
+    path: str | os.PathLike[str],
+    *,
+    like: Scan | None = None,
+    classes: Collection[int] | None = None,
+    case: str | None = None,
+) -> Scan:
+    """Read a label volume: whole numbers, 0 for background.
+
+    Args:
+        path: a NIfTI, NRRD or MetaImage file; floating-point files are taken when every value is whole.
+        like: the image that it labels, whose grid it must have.
+        classes: the ids that may occur beside 0; any by default.
+        case: the id for messages; the base name by default.
+
+    Returns:
+        A scan whose ``voxels`` are int32 ids.
+
+    Raises:
+        ScanError: the file cannot be read.
+        LabelError: a value is not a whole number, or not one of the classes.
+        GeometryError: shape or affine differ from those of ``like``.
+    """
+    path, case, kind = _place(path, case)
+    if kind == "dicom":
+        raise LabelError(
+            f"{case}: a DICOM series holds no label ids; give the labels as NIfTI, NRRD or MetaImage",
+            code="label.dicom",
+            case=case,
+        )
+    voxels, affine = (read_nifti if kind == "nifti" else read_itk)(path, case)
+    labels = Scan(label_ids(voxels, case, classes), affine, case, Path(path.name), kind)
+    if like is not None:
+        check_same_grid(labels.voxels.shape, labels.affine, like.voxels.shape, like.affine, case, like.case)
+    return labels
+
+
+def _place(path: str | os.PathLike[str], case: str | None) -> tuple[Path, str, Kind]:
+    # "." and ".." have no base name of their own.
+    path = Path(os.path.abspath(path))  # noqa: PTH100 - Path.resolve would show where a link leads
+    if path.is_dir():
+        return path, case or path.name, "dicom"
+    case = case or case_id(path)
+    if not path.is_file():
+        raise ScanError(
+            f"{case}: there is no such file or folder; check the path", code="scan.missing", case=case
+        )
+    name = path.name.lower()
+    if name.endswith(NIFTI_ENDINGS):
+        return path, case, "nifti"
+    if name.endswith(ITK_ENDINGS):
+        return path, case, "itk"
+    raise ScanError(
+        f"{case}: {path.name} is none of the formats read here; "
+        f"give {', '.join(NIFTI_ENDINGS + ITK_ENDINGS)} or the folder of one DICOM series",
+        code="scan.format",
+        case=case,
+    )

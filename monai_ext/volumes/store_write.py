@@ -1,0 +1,164 @@
+"""Adding volumes to a store: whole or not at all, and side by side with other writers."""
+
+import errno
+import fcntl
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from monai_ext.base import WriteError, replacing
+from monai_ext.volumes.body import Body
+from monai_ext.volumes.store_chunks import ChunkReader, describe_chunks, write_chunks
+from monai_ext.volumes.store_record import (
+    ChunkedData,
+    LabelSource,
+    StoreRecord,
+    Triple,
+    data_path,
+    pack_voxels,
+    read_record,
+    record_text,
+    sidecar_path,
+)
+
+LOCK = ".lock"
+# What file systems without locks answer; checksums then still tell when two writers mixed their files.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)
+
+
+@dataclass(frozen=True, eq=False)
+class NewVolume:
+    """A prepared volume that is to be stored; the fields are those of :class:`StoreRecord`.
+
+    Attributes:
+        hu: ``(x, y, z)`` int16.
+        label: ``(x, y, z)`` uint8 or uint16 on the same grid, or ``None``.
+    """
+
+    id: str
+    hu: np.ndarray
+    affine: np.ndarray
+    spacing_mm: tuple[float, float, float]
+    source: str
+    source_root: str
+    source_sha256: str
+    source_shape: Triple
+    source_affine: np.ndarray
+    settings: Mapping[str, Any]
+    body: Body
+    label: np.ndarray | None = None
+    label_source: LabelSource | None = None
+
+
+def write_volume(folder: Path, volume: NewVolume) -> StoreRecord:
+    """Store a volume, in place of an older one of the same id.
+
+    The sidecar goes first and comes back last, so that data and sidecar of different runs are never taken
+    for one another, whenever the process is killed.
+
+    Raises:
+        WriteError: the disk is full or the folder is read-only; the volume is then not in the store.
+    """
+    with _locked(folder, volume.id):
+        remove_volume(folder, volume.id)
+        image = _write_data(folder, volume.id, "image", volume.hu)
+        label = None if volume.label is None else _write_data(folder, volume.id, "label", volume.label)
+        record = StoreRecord(
+            id=volume.id,
+            shape=_triple(volume.hu.shape),
+            affine=volume.affine,
+            spacing_mm=volume.spacing_mm,
+            source=volume.source,
+            source_root=volume.source_root,
+            source_sha256=volume.source_sha256,
+            source_shape=volume.source_shape,
+            source_affine=volume.source_affine,
+            settings=volume.settings,
+            body_box=volume.body.box,
+            packed_body=pack_voxels(volume.body.voxels, _triple(volume.hu.shape)),
+            image=image,
+            label=label,
+            label_source=volume.label_source,
+        )
+        sidecar = sidecar_path(folder, volume.id)
+        with replacing(sidecar) as temporary:
+            temporary.write_text(record_text(record), encoding="utf-8")
+        return read_record(sidecar)
+
+
+def remove_volume(folder: Path, volume_id: str) -> None:
+    """Take a volume out of the store; what a killed writer left of it goes too."""
+    sidecar_path(folder, volume_id).unlink(missing_ok=True)
+    for kind in ("image", "label"):
+        data_path(folder, volume_id, kind).unlink(missing_ok=True)
+    for leftover in _leftovers(folder):
+        if _id_of(leftover) == volume_id:
+            leftover.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove temporary files of writers that were killed; those of living writers are locked and stay."""
+    for leftover in _leftovers(folder):
+        with _locked(folder, _id_of(leftover), wait=False) as free:
+            if free:
+                leftover.unlink(missing_ok=True)
+
+
+def _write_data(folder: Path, volume_id: str, kind: str, voxels: np.ndarray) -> ChunkedData:
+    described: list[ChunkedData] = []
+
+    def verify(path: Path) -> None:
+        data = describe_chunks(path)
+        shape = _triple(voxels.shape)
+        if not np.array_equal(ChunkReader(path, data, shape, volume_id).read((0, 0, 0), shape), voxels):
+            raise WriteError(
+                f"{volume_id}: read back other voxels than were written; check the disk, then run again",
+                code="write.differs",
+                case=volume_id,
+            )
+        described.append(data)
+
+    with replacing(data_path(folder, volume_id, kind), verify) as temporary:
+        write_chunks(temporary, voxels)
+    return described[0]
+
+
+@contextmanager
+def _locked(folder: Path, volume_id: str, wait: bool = True) -> Iterator[bool]:
+    # One byte of one file for each id: locks end with their process, and 10,000 volumes need no lock files.
+    with open(folder / LOCK, "ab") as handle:
+        place = zlib.crc32(volume_id.encode())
+        free = True
+        try:
+            fcntl.lockf(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, place)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                free = False
+            elif error.errno in _NO_LOCKS:
+                free = wait  # nobody can tell whether the writer lives: leave its files alone
+            else:
+                raise
+        yield free  # closing the file gives the lock back
+
+
+def _leftovers(folder: Path) -> list[Path]:
+    return sorted(folder.glob(".writing-*"))
+
+
+def _id_of(leftover: Path) -> str:
+    # ".writing-<random>-<file name>", as base.replacing names them.
+    name = leftover.name.split("-", 2)[-1]
+    for ending in (".json", ".label.b2nd", ".b2nd"):
+        if name.endswith(ending):
+            return name.removesuffix(ending)
+    return name
+
+
+def _triple(values: tuple[int, ...]) -> Triple:
+    x, y, z = values
+    return x, y, z

@@ -1,0 +1,129 @@
+"""Compare stored values with computed ones, one line each, and forget none."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far a value may lie from the stored one, as its README says.
+
+    Attributes:
+        limit: largest absolute difference.
+        of_largest: the limit is a share of the stored tensor's largest absolute value.
+    """
+
+    limit: float
+    of_largest: bool = False
+
+
+EXACT = Tolerance(0.0)
+
+# Patterns of names, tried in order; the first that fits decides. Whatever fits none must be exact.
+Tolerances = Sequence[tuple[str, Tolerance]]
+
+
+@dataclass(frozen=True)
+class Line:
+    """The verdict on one stored value; ``None`` where no number can be given."""
+
+    file: str
+    tensor: str | None
+    max_abs_err: float | None
+    tol: float | None
+    ok: bool
+
+    def __str__(self) -> str:
+        return json.dumps(vars(self))
+
+
+class Comparison:
+    """The verdicts on one file.
+
+    Args:
+        file: how the lines name the file.
+        stored: every value the file holds, by name: tensors, numbers, lists of numbers, text.
+        tolerances: the table of the file's format.
+    """
+
+    def __init__(self, file: str, stored: Mapping[str, Any], tolerances: Tolerances = ()) -> None:
+        self.file = file
+        self.stored = stored
+        self._tolerances = tolerances
+        self._lines: dict[str, Line] = {}
+        self._inputs: set[str] = set()
+
+    def __call__(self, name: str, computed: Any, scale: float = 1.0) -> None:
+        """Compare one value; without effect where the file does not hold it.
+
+        Args:
+            name: the stored value's name.
+            computed: what this package makes of it.
+            scale: multiplies the tolerance where the README gives it per term or per base rate.
+        """
+        if name not in self.stored:
+            return
+        stored = self.stored[name]
+        tolerance = next((t for pattern, t in self._tolerances if fnmatchcase(name, pattern)), EXACT)
+        tol = tolerance.limit * scale
+        error: float | None
+        if is_numeric(stored) and is_numeric(computed):
+            expected, actual = _float64(stored), _float64(computed)
+            if tolerance.of_largest:
+                tol *= float(expected.abs().max()) if expected.numel() else 0.0
+            error = _largest_difference(expected, actual)
+        else:
+            error = 0.0 if type(stored) is type(computed) and stored == computed else None
+        ok = error is not None and error <= tol
+        self._lines[name] = Line(self.file, name, error, tol, ok)
+        if not ok:
+            self.note(f"{name}: {_shown(stored)} is stored, {_shown(computed)} was computed")
+
+    def setting(self, *names: str) -> None:
+        """Take values as settings that this file's run was built from: they are no outputs."""
+        self._inputs.update(names)
+
+    def note(self, reason: str) -> None:
+        """Say on standard error why a line is not ok; standard output holds lines alone."""
+        print(f"{self.file}: {reason}", file=sys.stderr)
+
+    def finish(self) -> list[Line]:
+        """Return a line per stored value, in the file's order; what was not compared is not ok."""
+        forgotten = [name for name in self.stored if name not in self._lines and name not in self._inputs]
+        if forgotten:
+            self.note(f"not compared: {', '.join(forgotten)}")
+        for name in forgotten:
+            self._lines[name] = Line(self.file, name, None, None, ok=False)
+        return [self._lines[name] for name in self.stored if name in self._lines]
+
+
+def is_numeric(value: Any) -> bool:
+    """Tell whether a value is a tensor, a number, or lists of numbers."""
+    if isinstance(value, list | tuple):
+        return len(value) > 0 and all(is_numeric(item) for item in value)
+    return isinstance(value, torch.Tensor | int | float) and not isinstance(value, bool)
+
+
+def _float64(value: Any) -> torch.Tensor:
+    tensor = value if isinstance(value, torch.Tensor) else torch.tensor(value, dtype=torch.float64)
+    return tensor.detach().to("cpu", torch.float64)
+
+
+def _largest_difference(expected: torch.Tensor, actual: torch.Tensor) -> float | None:
+    if expected.shape != actual.shape:
+        return None
+    error = float((expected - actual).abs().max()) if expected.numel() else 0.0
+    return error if error < float("inf") else None  # NaN is not smaller either
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, torch.Tensor) and value.numel() > 1:
+        return f"a tensor {tuple(value.shape)}"
+    text = str(value.item() if isinstance(value, torch.Tensor) else value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
