@@ -5,10 +5,12 @@ from monai_ext.handlers.history import HistoryLines
 from monai_ext.handlers.plan import FollowPlan
 from monai_ext.handlers.previews import ReconstructionPreviews
 from monai_ext.handlers.progress import TrainingProgress
+from monai_ext.handlers.scoring import CaseScoring
 from monai_ext.handlers.summary import RunSummary
 
 __all__ = [
     "BestModel",
+    "CaseScoring",
     "FollowPlan",
     "HistoryLines",
     "ReconstructionPreviews",

@@ -96,7 +96,7 @@ def _fill(
     hu: float | Array,
     level: float,
 ) -> None:
-    """Fill a bowel with ``hu`` and, in front of ``level`` radii from its middle, with gas: the patient lies."""
+    """Fill a bowel with ``hu`` and, in front of ``level`` radii from its middle, with gas (supine)."""
     canvas.paint(box, inside, hu)
     surface = (ends[0][1] + ends[1][1]) / 2 + level * radius_mm
     canvas.paint(box, np.maximum(inside, surface - box.y), GAS_HU)

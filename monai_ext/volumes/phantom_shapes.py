@@ -75,12 +75,16 @@ class Canvas:
         margin = self.bend_mm + 2 * self.edge_mm
         slices = tuple(
             slice(
-                int(np.searchsorted(axis, start - margin)), int(np.searchsorted(axis, stop + margin, side="right"))
+                int(np.searchsorted(axis, start - margin)),
+                int(np.searchsorted(axis, stop + margin, side="right")),
             )
             for axis, start, stop in zip(self.axes, low, high, strict=True)
         )
         return Region(
-            (slices[0], slices[1], slices[2]), self.whole.x[slices], self.whole.y[slices], self.whole.z[slices]
+            (slices[0], slices[1], slices[2]),
+            self.whole.x[slices],
+            self.whole.y[slices],
+            self.whole.z[slices],
         )
 
     def around(self, points: Sequence[Point], reach_mm: float) -> Region:
@@ -121,9 +125,7 @@ def capsule(region: Region, start: Point, end: Point, start_mm: float, end_mm: f
     dx, dy, dz = region.x - start[0], region.y - start[1], region.z - start[2]
     length = float(along @ along)
     t = np.clip((dx * float(along[0]) + dy * float(along[1]) + dz * float(along[2])) / length, 0, 1)
-    gap = (
-        (dx - t * float(along[0])) ** 2 + (dy - t * float(along[1])) ** 2 + (dz - t * float(along[2])) ** 2
-    )
+    gap = (dx - t * float(along[0])) ** 2 + (dy - t * float(along[1])) ** 2 + (dz - t * float(along[2])) ** 2
     return np.sqrt(gap) - (start_mm + t * (end_mm - start_mm))
 
 

@@ -1,11 +1,16 @@
 """Phantom torsos: CT-like volumes with known organs, for demos and tests where no patient data may go."""
 
+import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
+import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from monai_ext.base import derive_seed, replacing
 from monai_ext.volumes.phantom_gut import paint_gut
 from monai_ext.volumes.phantom_organs import (
     paint_heart,
@@ -33,12 +38,35 @@ PHANTOM_LABELS: dict[int, str] = {
 
 
 class Phantom(NamedTuple):
+    """A made-up CT and its organs.
+
+    Attributes:
+        hu: ``(x, y, z)`` int16 HU in RAS+.
+        labels: ``(x, y, z)`` uint8, ids of `PHANTOM_LABELS`, 0 elsewhere.
+        affine: ``(4, 4)``, voxel index to mm in RAS+.
+    """
+
     hu: npt.NDArray[np.int16]
     labels: npt.NDArray[np.uint8]
     affine: npt.NDArray[np.float64]
 
 
-def phantom_torso(seed, shape=(128, 96, 112), spacing_mm=(3.0, 3.0, 3.0)) -> Phantom:
+def phantom_torso(
+    seed: int,
+    shape: tuple[int, int, int] = (128, 96, 112),
+    spacing_mm: tuple[float, float, float] = (3.0, 3.0, 3.0),
+) -> Phantom:
+    """Make one torso; the same seed always gives the same patient.
+
+    Organs overlap in HU as they do in patients (liver, spleen, kidneys, heart, muscle and bowel), so that
+    they cannot be told apart by density alone. Patients differ in size, posture, organ shapes, contrast
+    phase and dose.
+
+    Args:
+        seed: chooses the patient.
+        shape: voxels along x, y, z.
+        spacing_mm: voxel edges.
+    """
     patient = draw_patient(seed)
     canvas = Canvas(shape, spacing_mm, patient.scale, patient.shift_mm, 5.0, patient.draw("bend"))
     trunk = Trunk(canvas, patient)
@@ -59,12 +87,57 @@ def phantom_torso(seed, shape=(128, 96, 112), spacing_mm=(3.0, 3.0, 3.0)) -> Pha
     return Phantom(hu, canvas.labels, affine)
 
 
-def _scan(hu, trunk, patient):
+def _scan(hu: npt.NDArray[np.float32], trunk: Trunk, patient: Patient) -> npt.NDArray[np.int16]:
+    """Add what a scanner adds: noise, stronger in the middle, a little blur, and a calibration error."""
     rng = patient.draw("noise")
     fine = ndimage.gaussian_filter(rng.standard_normal(hu.shape, dtype=np.float32), 0.55, truncate=2.5)
-    coarse = ndimage.zoom(rng.standard_normal([-(-n // 3) + 1 for n in hu.shape], dtype=np.float32), 3, order=1)
+    coarse = ndimage.zoom(
+        rng.standard_normal([-(-n // 3) + 1 for n in hu.shape], dtype=np.float32), 3, order=1
+    )
     coarse = coarse[tuple(slice(n) for n in hu.shape)]
     depth = np.clip(1.15 - 0.55 * trunk.radius, 0.4, 1.15)
     noise = patient.noise_hu * depth * fine / fine.std() + 5.0 * coarse
     tissue = ndimage.gaussian_filter(hu, 0.35, truncate=3)
-    return np.clip(np.rint(tissue + noise + patient.offset_hu), -1024, 3071).astype(np.int16)
+    hu_out: npt.NDArray[np.int16] = np.clip(np.rint(tissue + noise + patient.offset_hu), -1024, 3071).astype(
+        np.int16
+    )
+    return hu_out
+
+
+def write_phantoms(
+    folder: str | Path,
+    counts: Mapping[str, int],
+    seed: int = 0,
+    shape: tuple[int, int, int] = (128, 96, 112),
+    spacing_mm: tuple[float, float, float] = (3.0, 3.0, 3.0),
+) -> Path:
+    """Write phantoms as NIfTI pairs with a MONAI datalist, and return the datalist's path.
+
+    Args:
+        folder: receives ``images/``, ``labels/`` and ``dataset.json``.
+        counts: patients per section, for example ``{"training": 12, "validation": 2, "test": 4}``.
+        seed: chooses the patients; sections never share one.
+        shape: voxels along x, y, z.
+        spacing_mm: voxel edges.
+
+    Raises:
+        WriteError: a file could not be written.
+    """
+    folder = Path(folder)
+    lists: dict[str, list[dict[str, str]]] = {}
+    for section, count in counts.items():
+        lists[section] = []
+        for number in range(count):
+            name = f"phantom_{section}_{number:02d}.nii.gz"
+            phantom = phantom_torso(derive_seed(seed, section, number), shape, spacing_mm)
+            for part, voxels in (("images", phantom.hu), ("labels", phantom.labels)):
+                image = nib.Nifti1Image(voxels, phantom.affine)
+                image.set_qform(phantom.affine, code=1)
+                image.set_sform(phantom.affine, code=1)
+                with replacing(folder / part / name) as temporary:
+                    nib.save(image, temporary)
+            lists[section].append({"image": f"images/{name}", "label": f"labels/{name}"})
+    names = {"0": "background"} | {str(number): name for number, name in PHANTOM_LABELS.items()}
+    with replacing(folder / "dataset.json") as temporary:
+        temporary.write_text(json.dumps({"labels": names, **lists}, indent=1), encoding="utf-8")
+    return folder / "dataset.json"

@@ -1,15 +1,20 @@
-"""Strict reading of NRRD and MetaImage files: our own look at the header, then SimpleITK."""
+"""Strict reading of NRRD and MetaImage files: our own look at the header, then SimpleITK.
+
+SimpleITK zero-fills truncated data, follows detached data files anywhere and takes the identity where no
+orientation is written; after the look at the header it cannot.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
+import SimpleITK
 
-from monai_ext.base import GeometryError, ScanError
 from monai_ext.volumes.checks import check_affine
-from monai_ext.volumes.itk_headers import check_meta, check_nrrd
+from monai_ext.volumes.itk_meta import check_meta
+from monai_ext.volumes.itk_nrrd import check_nrrd
+from monai_ext.volumes.refusals import refuse_damaged, refuse_geometry
 
 ITK_ENDINGS = (".nrrd", ".mha", ".mhd")
 
@@ -28,32 +33,23 @@ def read_itk(path: Path, case: str) -> tuple[np.ndarray, np.ndarray]:
     """
     nrrd = path.name.lower().endswith(".nrrd")
     header = (check_nrrd if nrrd else check_meta)(path, case)
-    reader = sitk.ImageFileReader()
+    reader = SimpleITK.ImageFileReader()
     reader.SetImageIO("NrrdImageIO" if nrrd else "MetaImageIO")  # named, so that no other one is tried
     reader.SetFileName(str(path))
     try:
         with quiet_itk():
             image = reader.Execute()
     except RuntimeError:
-        # Without its cause: ITK's message shows the whole path.
-        raise ScanError(
-            f"{case}: SimpleITK cannot read it; check that its axes are at right angles, or export it again",
-            code="scan.damaged",
-            case=case,
-        ) from None
+        refuse_damaged(case, "SimpleITK cannot read it or its axes are not at right angles")
     affine = affine_of_itk(image)
     check_affine(affine, case)
-    if image.GetSize() != header.shape or not np.allclose(image.GetSpacing(), header.spacing_mm, rtol=1e-6):
-        raise GeometryError(
-            f"{case}: SimpleITK reads {image.GetSize()} voxels of {image.GetSpacing()} mm where the header "
-            f"says {header.shape} of {header.spacing_mm} mm; export it again",
-            code="scan.spacing_contradiction",
-            case=case,
-        )
-    return sitk.GetArrayFromImage(image).transpose(2, 1, 0), affine
+    if image.GetSize() != header.shape or not np.allclose(image.GetSpacing(), header.spacing_mm, rtol=1e-5):
+        what = f"SimpleITK finds {image.GetSize()} voxels of {image.GetSpacing()} mm, unlike the header"
+        refuse_geometry(case, what, "export it again", "scan.spacing_contradiction")
+    return SimpleITK.GetArrayFromImage(image).transpose(2, 1, 0), affine
 
 
-def affine_of_itk(image: sitk.Image) -> np.ndarray:
+def affine_of_itk(image: SimpleITK.Image) -> np.ndarray:
     """Return the ``(4, 4)`` affine, voxel index to mm in RAS+, of a 3D SimpleITK image (which is in LPS+)."""
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
@@ -64,9 +60,9 @@ def affine_of_itk(image: sitk.Image) -> np.ndarray:
 @contextmanager
 def quiet_itk() -> Iterator[None]:
     """Keep ITK from printing warnings, which show whole paths and DICOM tags."""
-    before = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    before = SimpleITK.ProcessObject.GetGlobalWarningDisplay()
+    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
     try:
         yield
     finally:
-        sitk.ProcessObject.SetGlobalWarningDisplay(before)
+        SimpleITK.ProcessObject.SetGlobalWarningDisplay(before)

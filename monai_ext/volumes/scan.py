@@ -2,17 +2,20 @@
 
 import os
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import nibabel as nib
 import numpy as np
 
-from monai_ext.base import LabelError, ScanError, case_id
-from monai_ext.volumes.checks import check_hu, check_same_grid, label_ids, spacing_of
+from monai_ext.base import LabelError, case_id
+from monai_ext.volumes.check_values import check_hu, label_ids
+from monai_ext.volumes.checks import check_same_grid, spacing_of
 from monai_ext.volumes.read_dicom import read_dicom
 from monai_ext.volumes.read_itk import ITK_ENDINGS, read_itk
 from monai_ext.volumes.read_nifti import NIFTI_ENDINGS, read_nifti
+from monai_ext.volumes.refusals import refuse
 
 Kind = Literal["nifti", "itk", "dicom"]
 
@@ -47,13 +50,13 @@ def read_scan(path: str | os.PathLike[str], *, assume_hu: bool = False, case: st
     No reader falls back to another one, and what readers are known to disagree about is refused.
 
     Args:
-        path: a ``.nii``, ``.nii.gz``, ``.nrrd``, ``.mha`` or ``.mhd`` file, or the folder of one DICOM series.
+        path: a ``.nii``, ``.nii.gz``, ``.nrrd``, ``.mha`` or ``.mhd`` file, or a DICOM series folder.
         assume_hu: take the values for HU although the modality, the rescale or their range does not say so.
         case: the id for messages and outputs; the base name by default.
 
     Raises:
         ScanError: missing, damaged, not a 3D scalar volume, not finite, constant, or not in HU.
-        GeometryError: spacing, orientation or slice positions are absent, impossible or contradict each other.
+        GeometryError: spacing, orientation or slice positions are absent, impossible or contradictory.
     """
     path, case, kind = _place(path, case)
     if kind == "dicom":
@@ -75,7 +78,8 @@ def read_labels(
 
     Args:
         path: a NIfTI, NRRD or MetaImage file; floating-point files are taken when every value is whole.
-        like: the image that it labels, whose grid it must have.
+        like: the image that it labels, whose grid it must have; axes that merely run the other way, as
+            converters of DICOM leave them, are turned to those of the image.
         classes: the ids that may occur beside 0; any by default.
         case: the id for messages; the base name by default.
 
@@ -97,28 +101,32 @@ def read_labels(
     voxels, affine = (read_nifti if kind == "nifti" else read_itk)(path, case)
     labels = Scan(label_ids(voxels, case, classes), affine, case, Path(path.name), kind)
     if like is not None:
+        labels = _along(labels, like.affine)
         check_same_grid(labels.voxels.shape, labels.affine, like.voxels.shape, like.affine, case, like.case)
     return labels
 
 
+def _along(labels: Scan, affine: np.ndarray) -> Scan:
+    """Flip and swap the axes of the labels, so that they run as those of the affine; no value changes."""
+    turn = nib.orientations.io_orientation(np.linalg.inv(affine) @ labels.affine)
+    voxels = nib.orientations.apply_orientation(labels.voxels, turn)
+    back = nib.orientations.inv_ornt_aff(turn, labels.voxels.shape)
+    return replace(labels, voxels=voxels, affine=labels.affine @ back)
+
+
 def _place(path: str | os.PathLike[str], case: str | None) -> tuple[Path, str, Kind]:
-    # "." and ".." have no base name of their own.
-    path = Path(os.path.abspath(path))  # noqa: PTH100 - Path.resolve would show where a link leads
+    # "." and ".." have no base name of their own; a link keeps its name.
+    path = Path(os.path.abspath(path))
     if path.is_dir():
         return path, case or path.name, "dicom"
     case = case or case_id(path)
     if not path.is_file():
-        raise ScanError(
-            f"{case}: there is no such file or folder; check the path", code="scan.missing", case=case
-        )
+        refuse(case, "there is no such file or folder", "check the path", "scan.missing")
     name = path.name.lower()
     if name.endswith(NIFTI_ENDINGS):
         return path, case, "nifti"
     if name.endswith(ITK_ENDINGS):
         return path, case, "itk"
-    raise ScanError(
-        f"{case}: {path.name} is none of the formats read here; "
-        f"give {', '.join(NIFTI_ENDINGS + ITK_ENDINGS)} or the folder of one DICOM series",
-        code="scan.format",
-        case=case,
-    )
+    endings = ", ".join(NIFTI_ENDINGS + ITK_ENDINGS)
+    way_out = f"give {endings}, or the folder of one DICOM series"
+    refuse(case, "its name ends in none of the formats read here", way_out, "scan.format")

@@ -1,9 +1,9 @@
 """The stored values of one DICOM slice, exactly as many as its header announces.
 
-Uncompressed pixels are decoded here, RLE by pydicom, the JPEG families by the GDCM inside SimpleITK, which needs no
-codec to be installed. GDCM is given a file made anew from the pixel module alone: it then applies no rescale and no
-inversion of its own, never parses the rest of the file (deeply nested sequences crash it), and nothing about the
-patient reaches the temporary file.
+Uncompressed pixels are decoded here, RLE by pydicom, the JPEG families by the GDCM inside SimpleITK, which
+needs no codec to be installed. GDCM is given a file made anew from the pixel module alone: it then applies no
+rescale and no inversion of its own, never parses the rest of the file (deeply nested sequences crash it), and
+nothing about the patient reaches the temporary file.
 """
 
 import struct
@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import numpy as np
 import pydicom
-import SimpleITK as sitk
+import SimpleITK
 from pydicom import uid
 from pydicom.dataset import Dataset
 
@@ -36,7 +36,7 @@ _ITEM, _END_OF_ITEMS = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 
 
 def stored_values(path: Path) -> np.ndarray:
-    """Decode one slice, ``(y, x)`` integers before any rescale.
+    """Decode one slice to ``(y, x)`` integers, before any rescale.
 
     MONOCHROME1 only tells a viewer to show low values bright; the values are read as they are.
 
@@ -52,7 +52,7 @@ def stored_values(path: Path) -> np.ndarray:
         interpretation = str(data.PhotometricInterpretation)
     except Exception:
         # pydicom raises whatever the bytes provoke, with tags in the message.
-        _refuse("or their description are absent or cannot be parsed")
+        _refuse("are absent or cannot be parsed")
     if interpretation not in ("MONOCHROME1", "MONOCHROME2"):
         _refuse("are in colour")
     if bits[0] not in (8, 16, 32) or not 1 <= bits[1] <= bits[0] or bits[2] != bits[1] - 1:
@@ -109,7 +109,7 @@ def _jpeg(frame: bytes, syntax: str, shape: tuple[int, int], bits: tuple[int, in
     with tempfile.TemporaryDirectory(prefix="monai_ext-") as folder:
         path = Path(folder) / "slice.dcm"
         path.write_bytes(_pixel_module(frame, syntax, shape, bits))
-        reader = sitk.ImageFileReader()
+        reader = SimpleITK.ImageFileReader()
         reader.SetImageIO("GDCMImageIO")
         reader.SetFileName(str(path))
         try:
@@ -119,7 +119,7 @@ def _jpeg(frame: bytes, syntax: str, shape: tuple[int, int], bits: tuple[int, in
             _refuse("are damaged")
     if image.GetSize()[:2] != shape[::-1] or image.GetNumberOfComponentsPerPixel() != 1:
         _refuse(f"are {image.GetSize()} instead of {shape[::-1]}")
-    return sitk.GetArrayFromImage(image).reshape(shape)
+    return SimpleITK.GetArrayFromImage(image).reshape(shape)
 
 
 def _pixel_module(

@@ -1,0 +1,93 @@
+"""What the voxels of a volume say: HU of a CT scan, or ids of classes."""
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from monai_ext.base import LabelError
+from monai_ext.volumes.refusals import refuse
+
+AIR_HU = (-1100, -700)
+SOFT_TISSUE_HU = (-200, 200)
+CT_HU = (-1100, 4000)
+
+
+def check_hu(voxels: np.ndarray, case: str, *, assume_hu: bool) -> np.ndarray:
+    """Return the voxels as float32, if they can be the HU of a CT scan.
+
+    A CT scan has air near -1000 HU and soft tissue near 0, and hardly anything beyond those and metal. MR,
+    8-bit, normalised and un-rescaled images lack the air. Values below air are let through only where they
+    are one constant, the padding outside a round field of view.
+
+    Raises:
+        ScanError: NaN or infinite values, one value throughout, beyond int16, or no HU.
+    """
+    bad = int(voxels.size - np.count_nonzero(np.isfinite(voxels)))
+    if bad:
+        what = f"{bad} of {voxels.size} voxels are NaN or infinite"
+        refuse(case, what, "export the scan again without them", "scan.not_finite")
+    low, high = float(voxels.min()), float(voxels.max())
+    if low == high:
+        refuse(case, f"every voxel is {low:g}", "the scan is empty, export it again", "scan.constant")
+    limits = np.iinfo(np.int16)
+    if low < limits.min or high > limits.max:
+        what = f"values from {low:g} to {high:g} are beyond any HU ({limits.min} to {limits.max})"
+        refuse(case, what, "export the scan again in HU", "scan.range")
+    if not assume_hu and not _looks_like_hu(voxels, low):
+        refuse(
+            case,
+            f"values from {low:g} to {high:g} do not look like CT (air near -1000 HU, soft tissue near 0)",
+            "convert it to HU, or pass --assume-hu (assume_hu=True) if it is in HU",
+            "scan.not_hu",
+        )
+    return np.asarray(voxels, dtype=np.float32)
+
+
+def _looks_like_hu(voxels: np.ndarray, low: float) -> bool:
+    air, tissue, inside = (_share(voxels, *limits) for limits in (AIR_HU, SOFT_TISSUE_HU, CT_HU))
+    padding = float(np.mean(voxels == low)) if low < CT_HU[0] else 0.0
+    # Small shares, for a crop inside the body holds little air and one of lung little tissue; other kinds of
+    # image hold none. One voxel in a hundred may be noise below air or metal above 4000 HU.
+    return air >= 1e-4 and tissue >= 0.01 and inside + padding >= 0.99
+
+
+def _share(voxels: np.ndarray, low: float, high: float) -> float:
+    return float(np.mean((voxels >= low) & (voxels <= high)))
+
+
+def label_ids(voxels: np.ndarray, case: str, classes: Collection[int] | None) -> np.ndarray:
+    """Return the voxels as int32 ids, if they are ids of the classes (0 always may occur).
+
+    Raises:
+        LabelError: naming the values that are not whole, negative, too large or not among the classes.
+    """
+    if voxels.dtype.kind == "f":
+        whole = np.isfinite(voxels)
+        whole &= voxels == np.rint(voxels)
+        if not whole.all():
+            raise LabelError(
+                f"{case}: {int(np.sum(~whole))} label voxels are not whole numbers, {voxels[~whole][0]:g} for "
+                "one; resample labels with nearest neighbour, or export them again",
+                code="label.fraction",
+                case=case,
+            )
+    found = [int(value) for value in np.unique(voxels)]
+    wrong = [value for value in found if not 0 <= value <= np.iinfo(np.int32).max]
+    allowed = "whole numbers from 0 on"
+    if classes is not None and not wrong:
+        known = {0, *map(int, classes)}
+        wrong = [value for value in found if value not in known]
+        allowed = f"the classes {_listed(sorted(known))}"
+    if wrong:
+        raise LabelError(
+            f"{case}: label ids {_listed(wrong)} are not among {allowed}; "
+            "correct the labels or the list of classes",
+            code="label.classes",
+            case=case,
+        )
+    return voxels.astype(np.int32)
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    text = ", ".join(map(str, numbers[:10]))
+    return f"{text} and {len(numbers) - 10} more" if len(numbers) > 10 else text

@@ -1,0 +1,94 @@
+"""One file of a DICOM series, opened without its pixels, and its attributes as plain numbers and words."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import pydicom
+from pydicom.errors import InvalidDicomError
+from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+from monai_ext.base import ScanError
+from monai_ext.volumes.refusals import refuse, refuse_geometry
+
+# Nothing else is kept in memory, least of all what names a patient.
+_READ = [
+    *("SeriesInstanceUID", "SeriesNumber", "Modality", "ImageType", "NumberOfFrames", "SamplesPerPixel"),
+    *("Rows", "Columns", "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing"),
+    *("GantryDetectorTilt", "RescaleSlope", "RescaleIntercept", "RescaleType", "ModalityLUTSequence"),
+]
+
+
+@dataclass(frozen=True)
+class DicomSlice:
+    """A slice and how messages call it; its file name or tags may identify a patient.
+
+    Attributes:
+        path: the file.
+        header: the attributes that the reader needs.
+        place: such as ``"file 3 of 20"``, among the folder's sorted files.
+        case: the id for messages.
+    """
+
+    path: Path
+    header: pydicom.Dataset
+    place: str
+    case: str
+
+    def value(self, keyword: str) -> Any:
+        """Return an attribute as pydicom gives it, ``None`` when absent or empty."""
+        try:
+            value = self.header.get(keyword)
+        except Exception:
+            # pydicom converts on access and raises whatever the bytes provoke.
+            self.refuse(
+                f"has a {keyword} that cannot be parsed", "export the series again", "dicom.unreadable"
+            )
+        return None if value is None or value == "" else value
+
+    def words(self, keyword: str) -> list[str]:
+        """Return the values of a text attribute, none when absent or empty."""
+        value = self.value(keyword)
+        return [] if value is None else [str(word) for word in np.atleast_1d(value)]
+
+    def numbers(self, keyword: str, count: int) -> np.ndarray:
+        """Return ``count`` finite numbers; absent, more, fewer or others are refused."""
+        try:
+            numbers = np.array([float(number) for number in np.atleast_1d(self.value(keyword))])
+        except (TypeError, ValueError):
+            numbers = np.empty(0)
+        if numbers.shape != (count,) or not np.isfinite(numbers).all():
+            what, way_out = f"{self.place} has no usable {keyword}", "export the series again with it"
+            refuse_geometry(self.case, what, way_out, "dicom.geometry")
+        return numbers
+
+    def number(self, keyword: str, default: float) -> float:
+        """Return a number, or the default when it is absent or empty."""
+        return default if self.value(keyword) is None else float(self.numbers(keyword, 1)[0])
+
+    def refuse(self, what: str, way_out: str, code: str) -> NoReturn:
+        """Raise a ``ScanError`` about this file."""
+        refuse(self.case, f"{self.place} {what}", way_out, code)
+
+
+def open_slice(path: Path, place: str, case: str) -> DicomSlice:
+    """Parse a file up to its pixels.
+
+    Raises:
+        ScanError: not DICOM, damaged, or deflated.
+    """
+    try:
+        meta = pydicom.filereader.read_file_meta_info(path)
+        if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+            # A few bytes can inflate to gigabytes before anything is known about them.
+            what, way_out = f"{place} is deflated", "store the series uncompressed (dcmconv +ti)"
+            refuse(case, what, way_out, "dicom.transfer_syntax")
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_READ)
+    except ScanError:
+        raise
+    except Exception as error:
+        what = "is not a DICOM file" if isinstance(error, InvalidDicomError) else "cannot be parsed"
+        way_out = "leave only the whole slices of one series in the folder"
+        refuse(case, f"{place} {what}", way_out, "dicom.unreadable")
+    return DicomSlice(path, header, place, case)

@@ -1,0 +1,77 @@
+"""MetaImage headers, read strictly (https://itk.org/Wiki/ITK/MetaIO/Documentation)."""
+
+from pathlib import Path
+
+import numpy as np
+
+from monai_ext.volumes.checks import check_spacing
+from monai_ext.volumes.itk_headers import (
+    ZLIB,
+    ItkHeader,
+    check_data,
+    fields,
+    lines,
+    refuse_not_scalar,
+    refuse_without,
+    shape_of,
+    triple,
+)
+from monai_ext.volumes.refusals import refuse_damaged
+
+# MET_LONG is missing: it has 4 or 8 bytes, depending on the machine that wrote it.
+_BYTES = {
+    **dict.fromkeys(("MET_CHAR", "MET_UCHAR"), 1),
+    **dict.fromkeys(("MET_SHORT", "MET_USHORT"), 2),
+    **dict.fromkeys(("MET_INT", "MET_UINT", "MET_FLOAT"), 4),
+    **dict.fromkeys(("MET_LONG_LONG", "MET_ULONG_LONG", "MET_DOUBLE"), 8),
+}
+_ALIASES = {
+    "Rotation": "TransformMatrix",
+    "Orientation": "TransformMatrix",
+    "Position": "Offset",
+    "Origin": "Offset",
+    "BinaryDataByteOrderMSB": "ElementByteOrderMSB",
+}
+
+
+def check_meta(path: Path, case: str) -> ItkHeader:
+    """Check header and data length of a MetaImage, ``.mha`` or ``.mhd`` with its one data file beside it.
+
+    Raises:
+        ScanError: damaged, truncated, or of an encoding or type that is not read.
+        GeometryError: not 3D, or without spacing, orientation and origin.
+    """
+    with path.open("rb") as stream:
+        header = [line for line in lines(stream, case) if line]
+        if not header:
+            refuse_damaged(case, "it is empty")
+        found = fields(header, "=", _ALIASES, case)
+        if found.get("ObjectType") != "Image" or "ElementDataFile" not in found:
+            refuse_damaged(case, "its header is not that of a MetaImage")
+        shape = shape_of(found.get("DimSize", ""), found.get("NDims", ""), case)
+        channels = found.get("ElementNumberOfChannels", "1")
+        if channels != "1":
+            refuse_not_scalar(case, f"{channels} channels")
+        for key in ("ElementSpacing", "TransformMatrix", "Offset"):
+            if key not in found:
+                refuse_without(case, key)
+        spacing_mm = triple(found["ElementSpacing"], "ElementSpacing", case)
+        check_spacing(spacing_mm, case)
+        if not _true(found, "BinaryData", case) or found.get("HeaderSize", "0") != "0":
+            refuse_damaged(case, "data as text or behind another header are not read here")
+        kind = found.get("ElementType", "")
+        if kind not in _BYTES:
+            refuse_damaged(case, f"voxel type {kind[:40]!r} is not read here")
+        if _BYTES[kind] > 1 and "ElementByteOrderMSB" not in found:
+            refuse_damaged(case, "its byte order is not given")
+        packing = ZLIB if _true(found, "CompressedData", case) else None
+        data_file = None if found["ElementDataFile"] == "LOCAL" else found["ElementDataFile"]
+        check_data(path, stream, data_file, int(np.prod(shape)) * _BYTES[kind], packing, case)
+    return ItkHeader(shape, spacing_mm)
+
+
+def _true(found: dict[str, str], key: str, case: str) -> bool:
+    value = found.get(key, "True" if key == "BinaryData" else "False").lower()
+    if value not in ("true", "false"):
+        refuse_damaged(case, f"its {key} is neither True nor False")
+    return value == "true"

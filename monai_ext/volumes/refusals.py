@@ -1,0 +1,20 @@
+"""How the readers refuse a scan: the case, what is wrong with it, and the way out, in one sentence."""
+
+from typing import NoReturn
+
+from monai_ext.base import GeometryError, ScanError
+
+
+def refuse(case: str, what: str, way_out: str, code: str) -> NoReturn:
+    """Raise a ``ScanError``, without its cause: messages of the libraries below show paths and DICOM tags."""
+    raise ScanError(f"{case}: {what}; {way_out}", code=code, case=case) from None
+
+
+def refuse_geometry(case: str, what: str, way_out: str, code: str) -> NoReturn:
+    """Raise a ``GeometryError``, without its cause for the same reason."""
+    raise GeometryError(f"{case}: {what}; {way_out}", code=code, case=case) from None
+
+
+def refuse_damaged(case: str, what: str) -> NoReturn:
+    """Raise a ``ScanError`` for a file that is not whole or not of its format."""
+    refuse(case, f"the file cannot be used, {what}", "copy or export it again", "scan.damaged")
