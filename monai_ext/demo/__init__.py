@@ -1,0 +1,1 @@
+"""The demonstration: everything once, on made-up patients."""

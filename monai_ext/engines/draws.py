@@ -100,6 +100,28 @@ class DrawDataset(Dataset[Any]):
         return self.transform(dict(item) if isinstance(item, Mapping) else item)
 
 
+class RankShare(Sampler[int]):
+    """Deal the indices of a data set out to the ranks in order; alone, a process takes them all.
+
+    No index is repeated to even out the shares. Where there are fewer indices than ranks, every rank
+    takes all of them: a rank without work would leave the others waiting.
+    """
+
+    def __init__(self, data: Dataset[Any]) -> None:
+        self.size = len(data)  # type: ignore[arg-type]
+
+    def __len__(self) -> int:
+        """Return how many indices are this rank's."""
+        return len(self._share())
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield this rank's indices."""
+        yield from self._share()
+
+    def _share(self) -> range:
+        return range(self.size) if self.size < _world() else range(_rank(), self.size, _world())
+
+
 def _rank() -> int:
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 

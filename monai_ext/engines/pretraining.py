@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from monai_ext.base import SettingError, StoreError, derive_seed
+from monai_ext.engines.steps import plain_tensor
 from monai_ext.losses import MaskedPatchLoss
 from monai_ext.volumes import VolumeStore
 
@@ -26,16 +27,16 @@ def prepare_volumes(
     batch: Mapping[str, Any], device: torch.device, non_blocking: bool = False, **_: Any
 ) -> tuple[torch.Tensor, None]:
     """Move ``batch["image"]``, ``(b, 1, x, y, z)``, to the device as a plain tensor."""
-    return _plain(batch["image"]).to(device, non_blocking=non_blocking), None
+    return plain_tensor(batch["image"]).to(device, non_blocking=non_blocking), None
 
 
 def prepare_pairs(
     batch: Mapping[str, Any], device: torch.device, non_blocking: bool = False, **_: Any
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Move ``image`` and, where present, ``label`` to the device as plain tensors."""
-    image = _plain(batch["image"]).to(device, non_blocking=non_blocking)
+    image = plain_tensor(batch["image"]).to(device, non_blocking=non_blocking)
     label = batch.get("label")
-    return image, None if label is None else _plain(label).to(device, non_blocking=non_blocking)
+    return image, None if label is None else plain_tensor(label).to(device, non_blocking=non_blocking)
 
 
 def store_items(store: str, part: str, held_out: float = 0.1, seed: int = 0) -> list[dict[str, str]]:
@@ -72,8 +73,3 @@ def store_items(store: str, part: str, held_out: float = 0.1, seed: int = 0) -> 
         )
     chosen = ids[:count] if part == "validation" else ids[count:]
     return [{"image": name} for name in sorted(chosen)]
-
-
-def _plain(value: torch.Tensor) -> torch.Tensor:
-    as_tensor = getattr(value, "as_tensor", None)
-    return as_tensor() if as_tensor is not None else value

@@ -156,7 +156,8 @@ class EvaluationStep:
         with torch.random.fork_rng(devices=_cuda(engine.state.device)):
             torch.manual_seed(derive_seed(self.seed, "evaluate", position, _rank()))
             with torch.inference_mode(), autocast(dtype, engine.state.device):
-                prediction = engine.inferer(image, engine.network)
+                # The bare tensor: metadata slow a network down, and TorchScript takes none.
+                prediction = engine.inferer(plain_tensor(image), engine.network)
                 loss = self.loss(prediction, label).float() if self.loss is not None else None
         engine.state.output = {"image": image, "label": label, "pred": prediction}
         if loss is not None:
@@ -164,6 +165,12 @@ class EvaluationStep:
         engine.fire_event(IterationEvents.FORWARD_COMPLETED)
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
         return engine.state.output
+
+
+def plain_tensor(value: torch.Tensor) -> torch.Tensor:
+    """Return the tensor without MONAI's metadata; it shares memory."""
+    as_tensor = getattr(value, "as_tensor", None)
+    return as_tensor() if as_tensor is not None else value
 
 
 def _rank() -> int:

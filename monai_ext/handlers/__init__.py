@@ -4,7 +4,7 @@ from monai_ext.handlers.checkpoints import BestModel, RunCheckpoints
 from monai_ext.handlers.history import HistoryLines
 from monai_ext.handlers.plan import FollowPlan
 from monai_ext.handlers.previews import ReconstructionPreviews
-from monai_ext.handlers.progress import TrainingProgress
+from monai_ext.handlers.progress import ScanProgress, TrainingProgress
 from monai_ext.handlers.scoring import CaseScoring
 from monai_ext.handlers.summary import RunSummary
 
@@ -16,5 +16,6 @@ __all__ = [
     "ReconstructionPreviews",
     "RunCheckpoints",
     "RunSummary",
+    "ScanProgress",
     "TrainingProgress",
 ]

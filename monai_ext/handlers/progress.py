@@ -48,3 +48,29 @@ class TrainingProgress:
             self._bar = None
         if error:
             raise error[0]
+
+
+class ScanProgress:
+    """One tqdm bar over the scans of an inference or evaluation, on the first rank."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm[None] | None = None
+
+    def attach(self, engine: Engine) -> None:
+        """Attach to the evaluator."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self._open)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._advance)
+        engine.add_event_handler(Events.COMPLETED, self._close)
+
+    def _open(self, engine: Engine) -> None:
+        if not getattr(engine.state, "rank", 0):
+            self._bar = tqdm(total=engine.state.epoch_length, desc="scans", unit="scan")
+
+    def _advance(self, engine: Engine) -> None:
+        if self._bar is not None:
+            self._bar.update()
+
+    def _close(self, engine: Engine) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

@@ -10,17 +10,22 @@ _NORM = "instance"
 Kernel = tuple[int, int, int]
 
 
-def up_steps(patch_size: tuple[int, int, int]) -> list[Kernel]:
+def up_steps(patch_size: tuple[int, int, int], decoder_stride: int = 1) -> list[Kernel]:
     """Return the factors along x, y, z of the three learned up-sampling steps, deepest first.
 
     A fourth step resizes to the image, so an axis is doubled until at most a factor of 2 is left: three
     times for patches of 9 and more voxels (published: 12 = 2 * 2 * 2 * 1.5), twice for 5 to 8. Axes with
     smaller patches join in later, when the others have become as fine.
 
+    Args:
+        patch_size: voxels per patch along x, y, z.
+        decoder_stride: voxels of the image per voxel of the decoder's finest grid.
+
     >>> up_steps((16, 12, 4))
     [(2, 2, 1), (2, 2, 1), (2, 2, 2)]
     """
-    doublings = [min(3, max(0, (patch - 1).bit_length() - 1)) for patch in patch_size]
+    factors = [-(-patch // decoder_stride) for patch in patch_size]
+    doublings = [min(3, max(0, (factor - 1).bit_length() - 1)) for factor in factors]
     steps: list[Kernel] = []
     for step in range(3):
         kx, ky, kz = (2 if step >= 3 - count else 1 for count in doublings)

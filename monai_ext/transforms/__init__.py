@@ -1,6 +1,6 @@
 """Chains shared by training and inference, and crops out of the volume store."""
 
-from monai_ext.transforms.load_ct import load_ct
+from monai_ext.transforms.ct_loading import load_ct
 from monai_ext.transforms.read_scan import ReadScand
 
 __all__ = ["ReadScand", "load_ct"]

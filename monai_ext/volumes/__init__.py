@@ -1,5 +1,28 @@
 """Strict reading of scans, the volume store, preparing it, and phantoms."""
 
+from monai_ext.volumes.body import Body, body_mask, find_body
+from monai_ext.volumes.checks import SPACING_MM, check_affine, largest_shift_mm, spacing_of
+from monai_ext.volumes.prepare import PrepareSummary, prepare
+from monai_ext.volumes.read_itk import affine_of_itk, quiet_itk
 from monai_ext.volumes.scan import Scan, read_labels, read_scan
+from monai_ext.volumes.store import VolumeStore
+from monai_ext.volumes.store_record import StoreRecord
 
-__all__ = ["Scan", "read_labels", "read_scan"]
+__all__ = [
+    "SPACING_MM",
+    "Body",
+    "PrepareSummary",
+    "Scan",
+    "StoreRecord",
+    "VolumeStore",
+    "affine_of_itk",
+    "body_mask",
+    "check_affine",
+    "find_body",
+    "largest_shift_mm",
+    "prepare",
+    "quiet_itk",
+    "read_labels",
+    "read_scan",
+    "spacing_of",
+]

@@ -48,13 +48,9 @@ def find_body(hu: np.ndarray, spacing_mm: tuple[float, float, float], case: str)
             case=case,
         )
     box = ndimage.find_objects(mask.astype(np.uint8))[0]
-    flat = np.flatnonzero(mask)
-    generator = np.random.default_rng(derive_seed("body voxels", *hu.shape))
-    # Without replacement, so that small bodies are listed voxel by voxel; sorted, which packs well.
-    chosen = np.sort(generator.choice(flat, min(SAMPLE_VOXELS, flat.size), replace=False))
     return Body(
         box=(_triple([part.start for part in box]), _triple([part.stop for part in box])),
-        voxels=np.stack(np.unravel_index(chosen, mask.shape), axis=1),
+        voxels=_sample(mask, np.random.default_rng(derive_seed("body voxels", *hu.shape))),
     )
 
 
@@ -91,6 +87,22 @@ def _cell_means(hu: np.ndarray, cell: list[int]) -> np.ndarray:
         means = np.add.reduceat(means, starts, axis=axis)
         means /= counts.reshape([-1 if other == axis else 1 for other in range(3)]).astype(np.float32)
     return means
+
+
+def _sample(mask: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    # Without replacement, so that a small body is listed voxel by voxel; plane by plane, for the indices of
+    # all body voxels would take more memory than the volume.
+    counts = np.count_nonzero(mask, axis=(1, 2))
+    ends = np.cumsum(counts)
+    total = int(ends[-1])
+    ranks = np.sort(generator.choice(total, min(SAMPLE_VOXELS, total), replace=False))
+    planes = np.searchsorted(ends, ranks, side="right")
+    voxels = np.empty((ranks.size, 3), np.int64)
+    for x in np.unique(planes):
+        here = planes == x
+        flat = np.flatnonzero(mask[x])[ranks[here] - (ends[x] - counts[x])]
+        voxels[here] = np.stack([np.full_like(flat, x), *np.unravel_index(flat, mask.shape[1:])], axis=1)
+    return voxels
 
 
 def _largest(mask: np.ndarray) -> np.ndarray:

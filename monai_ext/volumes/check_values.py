@@ -65,9 +65,10 @@ def label_ids(voxels: np.ndarray, case: str, classes: Collection[int] | None) ->
         whole = np.isfinite(voxels)
         whole &= voxels == np.rint(voxels)
         if not whole.all():
+            broken = voxels[~whole]
             raise LabelError(
-                f"{case}: {int(np.sum(~whole))} label voxels are not whole numbers, {voxels[~whole][0]:g} for "
-                "one; resample labels with nearest neighbour, or export them again",
+                f"{case}: {broken.size} label voxels are not whole numbers, {broken[0]:g} for one; "
+                "resample labels with nearest neighbour, or export them again",
                 code="label.fraction",
                 case=case,
             )

@@ -12,6 +12,7 @@ from typing import NoReturn
 
 import nibabel as nib
 import numpy as np
+from nibabel.spatialimages import HeaderDataError
 
 from monai_ext.volumes.checks import check_affine, check_shape, check_spacing, largest_shift_mm, spacing_of
 from monai_ext.volumes.refusals import refuse, refuse_damaged, refuse_geometry
@@ -134,7 +135,7 @@ def _forms(header: nib.Nifti1Header, case: str) -> list[np.ndarray]:
     if qform_code:
         try:
             forms.append(np.asarray(header.get_qform(), dtype=float))
-        except (ValueError, nib.spatialimages.HeaderDataError):
+        except (ValueError, HeaderDataError):
             _contradiction(case, "its qform is no rotation", "scan.qform")
     if not forms:
         what = "neither qform nor sform is set, so left and right are unknown"

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from monai_ext.base import StoreError, sha256_of
-from monai_ext.volumes.store_chunks import ChunkReader
+from monai_ext.base import StoreError
+from monai_ext.volumes.store_chunks import ChunkReader, verify_files
 from monai_ext.volumes.store_record import StoreRecord, Triple, data_path, read_record, sidecar_path
 
 Kind = Literal["image", "label"]
@@ -66,7 +66,7 @@ class VolumeStore:
         return iter(self.ids)
 
     def __contains__(self, volume_id: object) -> bool:
-        return volume_id in self.ids
+        return volume_id in self._records or volume_id in self.ids
 
     def record(self, volume_id: str) -> StoreRecord:
         """Return what the sidecar of a volume says.
@@ -104,6 +104,12 @@ class VolumeStore:
         Raises:
             StoreError: the box leaves the volume, there are no labels, or the data are torn or altered.
         """
+        if kind not in ("image", "label"):
+            raise StoreError(
+                f"{volume_id}: kind {kind!r} is not stored; ask for 'image' or 'label'",
+                code="store.kind",
+                case=volume_id,
+            )
         record = self.record(volume_id)
         begin, extent = _three(start, "start", volume_id), _three(size, "size", volume_id)
         for axis in range(3):
@@ -127,20 +133,12 @@ class VolumeStore:
         Raises:
             StoreError: a file is missing, torn or altered.
         """
-        record = self.record(volume_id)
-        for kind, data in (("image", record.image), ("label", record.label)):
-            path = data_path(self.folder, volume_id, kind)
-            if data is not None and (not path.is_file() or sha256_of(path) != data.sha256):
-                raise StoreError(
-                    f"{volume_id}: {path.name} is missing, torn or altered; prepare the scan again",
-                    code="store.altered",
-                    case=volume_id,
-                )
+        verify_files(self.folder, self.record(volume_id))
 
     def _reader(self, record: StoreRecord, kind: Kind) -> ChunkReader:
         if self._process != os.getpid():
             # Forked: files opened by the parent are not this process's to read.
-            self._reset()
+            self._process, self._readers = os.getpid(), OrderedDict()
         key = (record.id, kind)
         if key not in self._readers:
             data = record.image if kind == "image" else record.label

@@ -10,7 +10,7 @@ import blosc2
 import numpy as np
 
 from monai_ext.base import StoreError, sha256_of
-from monai_ext.volumes.store_record import ChunkedData, Triple, chunk_grid
+from monai_ext.volumes.store_record import ChunkedData, StoreRecord, Triple, chunk_grid, data_path
 
 # Measured on 305x252x302 voxels, crops of 96^3, checksums included: LZ4 with bit shuffle 2.6 ms and 24 MB,
 # ZSTD 5.9 ms and 21 MB; 32^3 reads 2.4 times the crop's voxels, 64^3 takes 4.2 ms and reads 4.6 times.
@@ -47,6 +47,22 @@ def describe_chunks(path: Path) -> ChunkedData:
         sha256=sha256_of(path),
         packed_sums=base64.b64encode(np.array(sums, "<u4").tobytes()).decode(),
     )
+
+
+def verify_files(folder: Path, record: StoreRecord) -> None:
+    """Compare every byte of a volume's files with the checksums in its sidecar.
+
+    Raises:
+        StoreError: a file is missing, torn or altered.
+    """
+    for kind, data in (("image", record.image), ("label", record.label)):
+        path = data_path(folder, record.id, kind)
+        if data is not None and (not path.is_file() or sha256_of(path) != data.sha256):
+            raise StoreError(
+                f"{record.id}: {path.name} is missing, torn or altered; prepare the scan again",
+                code="store.altered",
+                case=record.id,
+            )
 
 
 class ChunkReader:

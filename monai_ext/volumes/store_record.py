@@ -131,7 +131,9 @@ def read_record(path: Path) -> StoreRecord:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise StoreError(
-            f"{name}: the store has no such volume; list its .ids or prepare the scan", code="store.missing", case=name
+            f"{name}: the store has no such volume; list its .ids or prepare the scan",
+            code="store.missing",
+            case=name,
         ) from None
     except (ValueError, RecursionError):
         raise _torn(name) from None

@@ -131,7 +131,15 @@ def _write_data(folder: Path, volume_id: str, kind: str, voxels: np.ndarray) -> 
 @contextmanager
 def _locked(folder: Path, volume_id: str, wait: bool = True) -> Iterator[bool]:
     # One byte of one file for each id: locks end with their process, and 10,000 volumes need no lock files.
-    with open(folder / LOCK, "ab") as handle:
+    try:
+        handle = open(folder / LOCK, "ab")  # noqa: SIM115 - closed by the with below
+    except OSError as error:
+        raise WriteError(
+            f"{folder.name}: the store cannot be written ({error.strerror}); choose a writable folder",
+            code="write.failed",
+            case=volume_id,
+        ) from error
+    with handle:
         place = zlib.crc32(volume_id.encode())
         free = True
         try:

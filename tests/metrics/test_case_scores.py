@@ -81,7 +81,7 @@ def test_means_are_over_all_cases_not_the_last_and_skip_what_is_undefined() -> N
 def test_csv_names_classes_and_units_and_ends_with_the_means(tmp_path: Path) -> None:
     scores = case_scores("ct_1", cube((3, 4, 5)), cube((3, 4, 6)), [1, 5], SPACING)
     write_scores(tmp_path / "scores.csv", scores, {1: "liver", 5: "spleen"})
-    rows = list(csv.DictReader((tmp_path / "scores.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "scores.csv").read_text().splitlines()))
     assert [(r["case"], r["class"]) for r in rows] == [
         ("ct_1", "liver"),
         ("ct_1", "spleen"),

@@ -1,0 +1,66 @@
+"""The chain from a raw CT scan to what the networks see, the same for training, evaluation and inference."""
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+from monai.config import KeysCollection
+from monai.transforms import Compose, Orientationd, ScaleIntensityRanged, Spacingd
+from monai.utils import ensure_tuple
+
+from monai_ext.base import SettingError, check_window
+from monai_ext.transforms.read_scan import ReadScand
+from monai_ext.volumes import SPACING_MM
+
+
+_RAS = (("L", "R"), ("P", "A"), ("I", "S"))  # from the negative end of each axis to the positive one
+
+
+def load_ct(
+    keys: KeysCollection = "image",
+    label_keys: KeysCollection = (),
+    window_hu: Sequence[float] = (-175, 250),
+    spacing_mm: Sequence[float] = (1.5, 1.5, 1.5),
+    assume_hu: bool = False,
+    classes: Collection[int] | None = None,
+) -> Compose:
+    """Build the chain: read, turn to RAS, resample, and scale the window to 0 to 1.
+
+    Images are resampled linearly, labels by the nearest voxel. ``Invertd`` takes a result on that grid back to
+    the scan's own: the same shape and affine. A scan smaller than a network's window is left as it is; the
+    inferer pads it.
+
+    Args:
+        keys: entries with the path of an image, a file or a DICOM series folder.
+        label_keys: entries with the path of a label volume on the image's grid.
+        window_hu: HU that become 0 and 1; values beyond are clipped.
+        spacing_mm: voxel edges along x, y, z.
+        assume_hu: take values for HU that do not look like it.
+        classes: the ids that labels may hold beside 0; any by default.
+
+    Returns:
+        A transform that turns the paths into float32 ``MetaTensor`` of shape ``(1, x, y, z)``.
+
+    Raises:
+        SettingError: the window or the spacing cannot be.
+    """
+    low, high = check_window(window_hu)
+    if len(spacing_mm) != 3 or not all(SPACING_MM[0] <= edge <= SPACING_MM[1] for edge in spacing_mm):
+        raise SettingError(
+            f"spacing_mm: {list(spacing_mm)} is not a voxel size; give three edges from {SPACING_MM[0]:g} to "
+            f"{SPACING_MM[1]:g} mm, for example [1.5, 1.5, 1.5]",
+            code="setting.spacing",
+        )
+    images, labels = ensure_tuple(keys), ensure_tuple(label_keys)
+    every = (*images, *labels)
+    modes = ["bilinear"] * len(images) + ["nearest"] * len(labels)
+    return Compose(
+        [
+            ReadScand(images, labels, assume_hu=assume_hu, classes=classes),
+            Orientationd(every, axcodes="RAS", labels=_RAS),
+            # float32 places samples within 1e-4 of a voxel over 1500 voxels and takes a third of float64's time.
+            # Label and image keep a shape of their own, which is the same: the reader has compared their grids.
+            Spacingd(every, tuple(spacing_mm), mode=modes, dtype=np.float32, ensure_same_shape=False),
+            ScaleIntensityRanged(images, a_min=low, a_max=high, b_min=0.0, b_max=1.0, clip=True),
+        ],
+        lazy=False,
+    )

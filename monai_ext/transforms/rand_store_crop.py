@@ -1,0 +1,178 @@
+"""Random crops straight out of a volume store: only the chunks that a crop touches are read."""
+
+import os
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform, Randomizable, Transform
+
+from monai_ext.base import SettingError, check_window
+from monai_ext.base import window_hu as to_window
+from monai_ext.volumes import StoreRecord, VolumeStore
+
+BODY_RATIO = (
+    6 / 8
+)  # the published loader draws positives to negatives as 6:2 (Tang et al. 2025, arXiv:2502.08347)
+AIR_HU = -1024.0
+
+
+class RandStoreCrop(Randomizable, Transform):
+    """Crop a stored volume at random, mostly around voxels of the body.
+
+    With probability ``body_ratio`` the crop is centred on a body voxel and moved inside the volume where it
+    would stick out; else every place inside the volume is as likely. Along an axis that is shorter than the
+    crop, the volume is centred and padded.
+
+    Args:
+        store: the store or its folder.
+        size: voxels of the crop along x, y, z.
+        body_ratio: share of crops centred on the body, 0 to 1.
+        pad_hu: HU beyond the volume; label ids are 0 there.
+        window_hu: ``(low, high)`` that becomes 0 to 1, clipped; HU as they are by default.
+
+    Shape:
+        ``-> (1, x, y, z)``: float32 for images, int32 for labels, with the affine of the crop.
+
+    Raises:
+        SettingError: a size, ratio or window is out of range.
+        StoreError: the volume is not in the store, has no labels, or its data are torn.
+    """
+
+    def __init__(
+        self,
+        store: VolumeStore | str | os.PathLike[str],
+        size: Sequence[int],
+        body_ratio: float = BODY_RATIO,
+        pad_hu: float = AIR_HU,
+        window_hu: Sequence[float] | None = None,
+    ) -> None:
+        if len(size) != 3 or any(int(edge) != edge or edge < 1 for edge in size):
+            raise SettingError(
+                f"size: {list(size)} is not three positive numbers of voxels; give for example [96, 96, 96]",
+                code="setting.crop_size",
+            )
+        if not 0 <= body_ratio <= 1:
+            raise SettingError(
+                f"body_ratio: {body_ratio} is not from 0 to 1; the published ratio is {BODY_RATIO}",
+                code="setting.body_ratio",
+            )
+        self.store = store if isinstance(store, VolumeStore) else VolumeStore(store)
+        self.size = tuple(int(edge) for edge in size)
+        self.body_ratio = body_ratio
+        self.pad_hu = pad_hu
+        self.window_hu = None if window_hu is None else check_window(window_hu)
+        self.start = (0, 0, 0)
+
+    def randomize(self, data: StoreRecord) -> None:
+        """Draw the crop's first voxel; negative where the volume is padded before it."""
+        spare = np.subtract(data.shape, self.size)
+        # Three numbers for every crop, whatever its kind, so that one volume's draw does not shift the next.
+        body, pick, anywhere = self.R.random(), self.R.random(), self.R.random(3)
+        if body < self.body_ratio:
+            centre = data.body_voxels[int(pick * len(data.body_voxels))]
+            start = np.clip(centre - np.array(self.size) // 2, 0, np.maximum(spare, 0))
+        else:
+            start = np.floor(anywhere * (np.maximum(spare, 0) + 1)).astype(int)
+        x, y, z = np.where(spare < 0, np.floor_divide(spare, 2), start)
+        self.start = int(x), int(y), int(z)
+
+    def __call__(
+        self, volume_id: str, kind: Literal["image", "label"] = "image", randomize: bool = True
+    ) -> MetaTensor:
+        """Cut a crop out of a volume.
+
+        Args:
+            volume_id: its id in the store.
+            kind: ``"image"`` or ``"label"``.
+            randomize: draw a new place; ``False`` cuts at the last one, for labels beside their image.
+        """
+        record = self.store.record(volume_id)
+        if randomize:
+            self.randomize(record)
+        first = [max(begin, 0) for begin in self.start]
+        last = [
+            min(begin + edge, extent)
+            for begin, edge, extent in zip(self.start, self.size, record.shape, strict=True)
+        ]
+        voxels = self.store.crop(volume_id, first, np.subtract(last, first).tolist(), kind)
+        image = kind == "image"
+        crop = np.full(self.size, self.pad_hu if image else 0, np.float32 if image else np.int32)
+        crop[
+            tuple(slice(a - begin, b - begin) for a, b, begin in zip(first, last, self.start, strict=True))
+        ] = voxels
+        tensor = torch.from_numpy(crop)[None]
+        if image and self.window_hu is not None:
+            tensor = to_window(tensor, self.window_hu)
+        return MetaTensor(tensor, affine=self._affine(record), meta={"filename_or_obj": volume_id})
+
+    def _affine(self, record: StoreRecord) -> torch.Tensor:
+        affine = record.affine.copy()
+        affine[:3, 3] += affine[:3, :3] @ self.start
+        return torch.from_numpy(affine)
+
+
+class RandStoreCropd(Randomizable, MapTransform):
+    """Replace the id of a stored volume by a random crop of it; see :class:`RandStoreCrop`.
+
+    Items are such as ``{"image": "case_7"}``, or hold the id under ``id_key``:
+
+    >>> RandStoreCropd("image", store, (96, 96, 96), window_hu=(-175, 250))  # doctest: +SKIP
+
+    Args:
+        keys: where the crop goes, and where the id is unless ``id_key`` is given; several are drawn one by one.
+        store: the store or its folder.
+        size: voxels of the crop along x, y, z.
+        body_ratio: share of crops centred on the body, 0 to 1.
+        pad_hu: HU beyond the volume; label ids are 0 there.
+        window_hu: ``(low, high)`` that becomes 0 to 1, clipped; HU as they are by default.
+        label_key: where the labels of the same box go; none by default.
+        id_key: where the id is.
+        allow_missing_keys: pass over keys that an item lacks.
+
+    Raises:
+        SettingError: ``label_key`` beside several keys, or a setting that :class:`RandStoreCrop` refuses.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        store: VolumeStore | str | os.PathLike[str],
+        size: Sequence[int],
+        body_ratio: float = BODY_RATIO,
+        pad_hu: float = AIR_HU,
+        window_hu: Sequence[float] | None = None,
+        label_key: str | None = None,
+        id_key: str | None = None,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        MapTransform.__init__(self, keys, allow_missing_keys)
+        if label_key is not None and len(self.keys) > 1:
+            raise SettingError(
+                f"label_key: {label_key!r} cannot belong to {len(self.keys)} keys; give one key beside it",
+                code="setting.label_key",
+            )
+        self.cut = RandStoreCrop(store, size, body_ratio, pad_hu, window_hu)
+        self.label_key = label_key
+        self.id_key = id_key
+
+    def set_random_state(
+        self, seed: int | None = None, state: np.random.RandomState | None = None
+    ) -> "RandStoreCropd":
+        """Set the seed, or the generator, of the draws."""
+        super().set_random_state(seed, state)
+        self.cut.set_random_state(seed, state)
+        return self
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        out = dict(data)
+        # With an id elsewhere, a key is where the crop goes and need not be there before.
+        for key in self.key_iterator(out) if self.id_key is None else self.keys:
+            volume_id = data[key if self.id_key is None else self.id_key]
+            out[key] = self.cut(volume_id)
+            if self.label_key is not None:
+                out[self.label_key] = self.cut(volume_id, "label", randomize=False)
+        return out

@@ -1,0 +1,60 @@
+"""Names of volumes in a store: the scan's own, told apart where two scans share one, and kept from run to run."""
+
+import hashlib
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from monai_ext.volumes.prepare_sources import Source
+from monai_ext.volumes.store_record import StoreRecord
+
+LONGEST = (
+    120  # file systems allow 255 bytes, of which endings, temporary names and letters of two bytes take some
+)
+
+
+def root_mark(root: Path) -> str:
+    """Return eight hexadecimal digits that tell root folders apart without naming them."""
+    return hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:8]
+
+
+def assign_ids(
+    sources: Sequence[Source], root: Path, stored: Mapping[str, StoreRecord]
+) -> list[tuple[str, tuple[str, ...]]]:
+    """Choose the id of each source.
+
+    A scan that the store has, by root and relative path, keeps its id. Else the id is the case name, made
+    fit for a file name; where several scans would share it, each gets eight digits derived from its path.
+
+    Args:
+        sources: the scans.
+        root: the folder that their relative paths start from.
+        stored: the store's volumes by id.
+
+    Returns:
+        For each source its id, and ids under which the same relative path of another root is stored: the
+        same scan, if the checksum agrees (a data folder that was moved).
+    """
+    mark = root_mark(root)
+    by_path = {(record.source_root, record.source): name for name, record in stored.items()}
+    elsewhere = defaultdict(list)
+    for name, record in sorted(stored.items()):
+        if record.source_root != mark:
+            elsewhere[record.source].append(name)
+    plain = [_file_name(source.case) for source in sources]
+    shared = Counter(name.casefold() for name in plain)  # some file systems do not tell A from a
+    taken = {name.casefold() for name in stored}
+    ids = []
+    for source, name in zip(sources, plain, strict=True):
+        known = by_path.get((mark, source.relative))
+        if known is None and (shared[name.casefold()] > 1 or name.casefold() in taken):
+            name += "-" + hashlib.sha256(f"{mark}/{source.relative}".encode()).hexdigest()[:8]
+        ids.append((known or name, tuple(elsewhere[source.relative])))
+    return ids
+
+
+def _file_name(case: str) -> str:
+    name = re.sub(r"[^\w.+-]", "_", case).lstrip(".-")[:LONGEST] or "scan"
+    # "x.label.b2nd" holds the labels of "x".
+    return re.sub(r"\.(label|json|b2nd)$", r"_\1", name, flags=re.IGNORECASE)

@@ -1,0 +1,86 @@
+"""A pool of processes that outlives its workers: a scan that kills one costs that scan alone."""
+
+import multiprocessing
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+JobT = TypeVar("JobT")
+ResultT = TypeVar("ResultT")
+
+_PRELOAD = ["monai_ext.volumes.prepare_scan"]
+
+
+def run_jobs(
+    work: Callable[[JobT], ResultT],
+    jobs: Sequence[JobT],
+    workers: int,
+    died: Callable[[JobT], ResultT],
+) -> Iterator[ResultT]:
+    """Yield the result of every job, in the order in which they finish.
+
+    When a worker dies, the jobs then under way are run again, each in a process of its own; only a job that
+    dies there too is given up.
+
+    Args:
+        work: what to do with a job; picklable, and it does not raise.
+        jobs: the jobs, picklable.
+        workers: processes, at least 1; 0 works in this process.
+        died: makes the result of a job whose process died.
+    """
+    if workers == 0:
+        yield from map(work, jobs)
+        return
+    waiting, suspects = deque(jobs), list[JobT]()
+    while waiting:
+        yield from _run_pool(work, waiting, min(workers, len(waiting)), suspects)
+        for job in suspects:
+            alone: list[JobT] = []
+            yield from _run_pool(work, deque([job]), 1, alone)
+            if alone:
+                yield died(job)
+        suspects.clear()
+
+
+def _run_pool(
+    work: Callable[[JobT], ResultT], waiting: deque[JobT], workers: int, suspects: list[JobT]
+) -> Iterator[ResultT]:
+    """Yield results until none is waiting, or until a worker dies; jobs then under way go to ``suspects``."""
+    pool = ProcessPoolExecutor(workers, mp_context=_context())
+    running: dict[Future[ResultT], JobT] = {}
+    broken = False
+    try:
+        while (waiting or running) and not broken:
+            # Few at a time: ten thousand jobs cost no memory, and few are suspected when a worker dies.
+            while waiting and len(running) < 2 * workers and not broken:
+                try:
+                    running[pool.submit(work, waiting[0])] = waiting[0]
+                    waiting.popleft()
+                except BrokenProcessPool:
+                    broken = True
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                job = running.pop(future)
+                if isinstance(future.exception(), BrokenProcessPool):
+                    broken = True
+                    suspects.append(job)
+                else:
+                    yield future.result()
+        # A broken pool ends every job under way: with its result, if there was one already.
+        for future, job in running.items():
+            if isinstance(future.exception(), BrokenProcessPool):
+                suspects.append(job)
+            else:
+                yield future.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _context() -> multiprocessing.context.BaseContext:
+    # Not fork: torch's and rich's threads would be copied in the middle of whatever they do.
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_PRELOAD)  # import once, not once a worker
+    return context
