@@ -108,8 +108,8 @@ def kind_of(state: Mapping[str, Tensor]) -> Kind:
     if "encoder.patch_embedding.weight" in state:
         return "monai_ext"
     raise WeightsError(
-        f"weights: no Hi-End-MAE patch embedding among {len(state)} tensors such as "
-        f"{', '.join(sorted(state)[:3]) or 'none'}; give a checkpoint of Hi-End-MAE or of its segmentation network",
+        f"weights: no Hi-End-MAE patch embedding among {len(state)} tensors "
+        f"({', '.join(sorted(state)[:3])}, ...); give weights of Hi-End-MAE or of its segmentation network",
         code="weights.kind",
     )
 
@@ -126,10 +126,11 @@ def authors_names(state: Mapping[str, Tensor]) -> dict[str, tuple[str, ...]]:
     Args:
         state: a state of either naming; the numbers of blocks are read from it.
     """
-    table = {theirs: (ours,) for ours, theirs in _SINGLE.items()}
+    table: dict[str, tuple[str, ...]] = {theirs: (ours,) for ours, theirs in _SINGLE.items()}
     layers = dict(_LAYERS)
     layers |= {
-        f"encoder_to_decoder.{n}": f"encoder_to_decoder.{n}" for n in range(count_layers(state, "encoder_to_decoder"))
+        f"encoder_to_decoder.{n}": f"encoder_to_decoder.{n}"
+        for n in range(count_layers(state, "encoder_to_decoder"))
     }
     for stack, block in _BLOCKS.items():
         for number in range(count_layers(state, stack)):
@@ -212,7 +213,7 @@ def _to_authors(ours: dict[str, Tensor], encoder_only: bool, dropped: dict[str, 
             if len(here) < len(parts):
                 missing = next(part for part in parts if part not in ours)
                 raise WeightsError(
-                    f"{missing}: absent, but the authors stack it with {here[0]}; save the whole network again",
+                    f"{missing}: absent, but stacked with {here[0]}; save the whole network again",
                     code="weights.missing",
                 )
             found[theirs] = torch.cat([ours[part] for part in parts]) if len(parts) > 1 else ours[parts[0]]
@@ -267,7 +268,9 @@ def _kernel_shape(
 
 
 def _without_unused(state: dict[str, Tensor], dropped: dict[str, str]) -> dict[str, Tensor]:
-    unused = [name for name in state if re.fullmatch(r"vit\.blocks\.\d+\.norm_cross_attn\.(weight|bias)", name)]
+    unused = [
+        name for name in state if re.fullmatch(r"vit\.blocks\.\d+\.norm_cross_attn\.(weight|bias)", name)
+    ]
     dropped |= dict.fromkeys(unused, _UNUSED_NORM)
     return {name: tensor for name, tensor in state.items() if name not in dropped}
 

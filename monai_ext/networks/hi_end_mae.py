@@ -91,7 +91,7 @@ class HiEndMAE(nn.Module):
                 code="setting.count",
             )
         self.image_size, self.patch_size = triple("image_size", image_size), triple("patch_size", patch_size)
-        self.in_channels = in_channels
+        self.in_channels, self.published = in_channels, published
         self.grid = grid_of(self.image_size, self.patch_size)
         self.tokens = self.grid[0] * self.grid[1] * self.grid[2]
         self.taps = check_taps(taps, encoder_depth)
@@ -119,7 +119,7 @@ class HiEndMAE(nn.Module):
 
     @classmethod
     def base_p16(cls, **overrides: Any) -> Self:
-        """Return the published base model: 16-voxel patches of 96 voxels cubed, 101.6 M trainable parameters."""
+        """Return the published base model with 16-voxel patches, 101.6 M trainable parameters."""
         return cls(**{**ENCODERS["base_p16"], "decoder_width": 384, "decoder_heads": 12, **overrides})
 
     @classmethod

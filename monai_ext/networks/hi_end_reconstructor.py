@@ -42,7 +42,6 @@ class HiEndReconstructor(HiEndMAE):
         **settings: Any,
     ) -> None:
         super().__init__(image_size, patch_size, published=published, **settings)
-        self.published = published
         self.unfold = TokensToVolume(self.patch_size, self.grid)
         shuffle = draw_shuffle(1, self.tokens, torch.Generator("cpu").manual_seed(mask_seed))
         self.register_buffer("shuffle", shuffle, persistent=False)

@@ -47,8 +47,8 @@ class PositionedPatches(nn.Module):
 class HiEndSegmenter(nn.Module):
     """Segment with a Hi-End-MAE encoder and the decoder of UNETR (Hatamizadeh et al. 2022, arXiv:2103.10504).
 
-    Published for 12-voxel patches of 96 voxels cubed, here for any size: the decoder's up-sampling follows the
-    patch, axis by axis (:func:`up_steps`), and ends at the size of the image.
+    Published for 12-voxel patches of 96 voxels cubed, here for any size: up-sampling follows the patch,
+    axis by axis (:func:`up_steps`), and ends at the size of the image.
 
     Args:
         out_channels: classes, background included.
@@ -93,7 +93,7 @@ class HiEndSegmenter(nn.Module):
         self.image_size, self.patch_size = triple("image_size", image_size), triple("patch_size", patch_size)
         self.in_channels, self.encoder_depth, self.published = in_channels, encoder_depth, published
         self.coarse = decoder_stride > 1
-        self.fine_size = [-(-size // decoder_stride) for size in self.image_size]
+        self.fine_size = triple("image_size", [-(-size // decoder_stride) for size in self.image_size])
         self.grid = grid_of(self.image_size, self.patch_size)
         self.taps = check_taps(taps, encoder_depth)
         if len(self.taps) != 3:
@@ -147,15 +147,17 @@ class HiEndSegmenter(nn.Module):
         patch_size: int | Sequence[int] = (8, 8, 8),
         **overrides: Any,
     ) -> Self:
-        """Return a small network for tests and demonstrations, fit for the weights of :meth:`HiEndMAE.tiny`."""
-        return cls(out_channels, image_size, patch_size, **{**ENCODERS["tiny"], "feature_size": 4, **overrides})
+        """Return a small network for tests and demonstrations, with the encoder of :meth:`HiEndMAE.tiny`."""
+        return cls(
+            out_channels, image_size, patch_size, **{**ENCODERS["tiny"], "feature_size": 4, **overrides}
+        )
 
     def forward(self, image: Tensor) -> Tensor:
         expected = [self.in_channels, self.image_size[0], self.image_size[1], self.image_size[2]]
         if list(image.shape[1:]) != expected:
             raise ValueError(
                 f"image: shape {list(image.shape)} is not [batch] + {expected}; "
-                "use a sliding window of that size, or build the network with another image_size or in_channels"
+                "slide a window of that size, or build the network with another image_size or in_channels"
             )
         hidden, deepest = self.vit(self.vit.patch_embedding(image))
         skip4 = self.encoder4(self.volume(hidden[self.taps[2] - 1]))
@@ -171,7 +173,7 @@ class HiEndSegmenter(nn.Module):
         return logits
 
     def volume(self, tokens: Tensor) -> Tensor:
-        """Lay tokens out on the patch grid, without the class token: ``(b, [1 +] n, d) -> (b, d, gx, gy, gz)``."""
+        """Lay tokens on the patch grid, less the class token: ``(b, [1 +] n, d) -> (b, d, gx, gy, gz)``."""
         return self.to_volume(tokens if self.published else tokens[:, 1:])
 
     def encoder_parameters(self) -> Iterator[nn.Parameter]:

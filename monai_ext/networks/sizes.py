@@ -5,11 +5,26 @@ from typing import Any
 
 from monai_ext.base import SettingError
 
-# Widths, depths and heads of the published models (Tang et al. 2025, arXiv:2502.08347), and one for tests and demos.
+# The published models (Tang et al. 2025, arXiv:2502.08347), and one for tests and demonstrations.
 ENCODERS: Mapping[str, Mapping[str, Any]] = {
-    "base_p16": {"image_size": (96, 96, 96), "patch_size": (16, 16, 16), "encoder_width": 768, "encoder_heads": 12},
-    "large_p16": {"image_size": (96, 96, 96), "patch_size": (16, 16, 16), "encoder_width": 1536, "encoder_heads": 16},
-    "large_p12": {"image_size": (96, 96, 96), "patch_size": (12, 12, 12), "encoder_width": 1536, "encoder_heads": 16},
+    "base_p16": {
+        "image_size": (96, 96, 96),
+        "patch_size": (16, 16, 16),
+        "encoder_width": 768,
+        "encoder_heads": 12,
+    },
+    "large_p16": {
+        "image_size": (96, 96, 96),
+        "patch_size": (16, 16, 16),
+        "encoder_width": 1536,
+        "encoder_heads": 16,
+    },
+    "large_p12": {
+        "image_size": (96, 96, 96),
+        "patch_size": (12, 12, 12),
+        "encoder_width": 1536,
+        "encoder_heads": 16,
+    },
     "tiny": {"encoder_width": 96, "encoder_heads": 4},
 }
 

@@ -24,9 +24,7 @@ class PatchTokens(nn.Module):
         super().__init__()
         self.patch_size = patch_size
         px, py, pz = patch_size
-        self.fold = Rearrange(
-            "b c (gx px) (gy py) (gz pz) -> b (gx gy gz) (px py pz c)", px=px, py=py, pz=pz
-        )
+        self.fold = Rearrange("b c (gx px) (gy py) (gz pz) -> b (gx gy gz) (px py pz c)", px=px, py=py, pz=pz)
 
     def forward(self, volume: Tensor) -> Tensor:
         for axis, patch in enumerate(self.patch_size):

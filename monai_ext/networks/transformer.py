@@ -1,9 +1,9 @@
 """Transformer parts of Hi-End-MAE, made of MONAI's blocks."""
 
-from monai.networks.blocks.transformerblock import TransformerBlock
-from torch import Tensor, nn
 import torch
 import torch.nn.functional as F
+from monai.networks.blocks.transformerblock import TransformerBlock
+from torch import Tensor, nn
 
 EPSILON = 1e-6  # of every LayerNorm in pretraining; the published segmentation network uses torch's 1e-5
 
@@ -94,9 +94,9 @@ class TokenEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.patch_embedding = patch_embedding
-        self.register_parameter("cls_token", nn.Parameter(torch.zeros(1, 1, width)) if class_token else None)
-        if self.cls_token is not None:
-            nn.init.trunc_normal_(self.cls_token, std=0.02)
+        self.cls_token: nn.Parameter | None = None
+        if class_token:
+            self.cls_token = nn.Parameter(nn.init.trunc_normal_(torch.zeros(1, 1, width), std=0.02))
         self.blocks = nn.ModuleList(pre_norm_block(width, heads, epsilon) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=epsilon)
         initialise_(self.blocks)

@@ -123,7 +123,7 @@ class RandStoreCropd(Randomizable, MapTransform):
     >>> RandStoreCropd("image", store, (96, 96, 96), window_hu=(-175, 250))  # doctest: +SKIP
 
     Args:
-        keys: where the crop goes, and where the id is unless ``id_key`` is given; several are drawn one by one.
+        keys: where the crop goes, and where the id is unless ``id_key`` is given; each is drawn anew.
         store: the store or its folder.
         size: voxels of the crop along x, y, z.
         body_ratio: share of crops centred on the body, 0 to 1.

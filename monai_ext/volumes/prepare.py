@@ -16,7 +16,8 @@ from monai_ext.volumes.prepare_ids import assign_ids, root_mark
 from monai_ext.volumes.prepare_pool import run_jobs
 from monai_ext.volumes.prepare_scan import Job, Outcome, prepare_scan
 from monai_ext.volumes.prepare_sources import Found, find_sources
-from monai_ext.volumes.store_record import StoreRecord, read_record
+from monai_ext.volumes.store_record import StoreRecord
+from monai_ext.volumes.store_sidecar import read_record
 from monai_ext.volumes.store_write import remove_leftovers
 
 
@@ -86,7 +87,7 @@ def prepare(
         root: the folder that sources are named from: ``source`` itself, or the folder of a datalist or scan.
             Links that lead out of it are refused.
         sections: lists of a datalist to take, such as ``["training"]``; all by default.
-        label_names: names of label ids; other ids are then refused. From the datalist's ``labels`` by default.
+        label_names: names of label ids; other ids are then refused. The datalist's ``labels`` by default.
         progress: show a progress bar on stderr.
 
     Raises:
@@ -101,8 +102,8 @@ def prepare(
     found = find_sources(Path(source), None if root is None else Path(root), sections, folder)
     if not found.sources:
         raise ScanError(
-            f"{Path(source).absolute().name}: no scan found; give a folder with NIfTI, NRRD or MetaImage files or "
-            "DICOM series, or a MONAI datalist",
+            f"{Path(source).absolute().name}: no scan found; give a folder with NIfTI, NRRD or "
+            "MetaImage files or DICOM series, or a MONAI datalist",
             code="prepare.nothing_found",
         )
     stored = _open_for_writing(folder)

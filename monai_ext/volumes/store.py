@@ -11,7 +11,8 @@ import numpy as np
 
 from monai_ext.base import StoreError
 from monai_ext.volumes.store_chunks import ChunkReader, verify_files
-from monai_ext.volumes.store_record import StoreRecord, Triple, data_path, read_record, sidecar_path
+from monai_ext.volumes.store_record import StoreRecord, Triple
+from monai_ext.volumes.store_sidecar import data_path, read_record, sidecar_path
 
 Kind = Literal["image", "label"]
 
@@ -37,7 +38,8 @@ class VolumeStore:
         self.folder = Path(folder).absolute()
         if not self.folder.is_dir():
             raise StoreError(
-                f"{self.folder.name}: there is no such store; make it with: python -m monai_ext prepare SOURCE STORE",
+                f"{self.folder.name}: there is no such store; "
+                "make it with: python -m monai_ext prepare SOURCE STORE",
                 code="store.missing",
             )
         self._reset()

@@ -10,7 +10,8 @@ import blosc2
 import numpy as np
 
 from monai_ext.base import StoreError, sha256_of
-from monai_ext.volumes.store_record import ChunkedData, StoreRecord, Triple, chunk_grid, data_path
+from monai_ext.volumes.store_record import ChunkedData, StoreRecord, Triple, chunk_grid
+from monai_ext.volumes.store_sidecar import data_path
 
 # Measured on 305x252x302 voxels, crops of 96^3, checksums included: LZ4 with bit shuffle 2.6 ms and 24 MB,
 # ZSTD 5.9 ms and 21 MB; 32^3 reads 2.4 times the crop's voxels, 64^3 takes 4.2 ms and reads 4.6 times.
@@ -126,8 +127,8 @@ class ChunkReader:
 
     def _altered(self) -> StoreError:
         return StoreError(
-            f"{self.case}: its voxels are missing, torn, or not those that its sidecar describes; open the store "
-            "again if it was prepared anew meanwhile, else prepare the scan again",
+            f"{self.case}: its voxels are missing, torn, or not those that its sidecar describes; open "
+            "the store again if it was prepared anew meanwhile, else prepare the scan again",
             code="store.altered",
             case=self.case,
         )

@@ -1,0 +1,154 @@
+"""Label volumes as NIfTI on the scan's own grid, with the names of the labels in header and sidecar."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import SimpleITK
+
+from monai_ext.base import GeometryError, LabelError, WriteError, case_id, replacing
+from monai_ext.volumes import affine_of_itk, check_affine, largest_shift_mm, quiet_itk, spacing_of
+
+_DTYPES = (np.uint8, np.uint16, np.int32)
+_SCANNER = 1  # NIFTI_XFORM_SCANNER_ANAT: mm of the patient as he lay in the scanner
+_MM = 2  # NIFTI_UNITS_MM
+_LABEL = 1002  # NIFTI_INTENT_LABEL
+_COMMENT = 6  # NIFTI_ECODE_COMMENT
+
+
+def write_labels(
+    path: str | os.PathLike[str],
+    labels: np.ndarray,
+    affine: np.ndarray,
+    names: Mapping[int, str],
+    *,
+    case: str | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a label volume and, beside it, a JSON sidecar of the same name.
+
+    The NIfTI is re-read with SimpleITK before it takes its place: shape, affine and every voxel must agree. Its
+    type is the smallest of uint8, uint16 and int32 that holds every named id, so that all outputs of one model
+    have the same. The names stand in a comment extension of the header, which readers skip who do not know it, and
+    in the sidecar with the count of voxels and the volume in ml of each label, absent ones too.
+
+    Args:
+        path: ends in ``.nii.gz`` or ``.nii``.
+        labels: ``(x, y, z)`` ids, 0 for background, of an integer type or whole numbers.
+        affine: ``(4, 4)``, voxel index to mm in RAS+.
+        names: the name of every id but 0.
+        case: the id for messages and the sidecar; the base name by default.
+        about: more entries for the sidecar, which JSON can hold.
+
+    Returns:
+        The path of the sidecar.
+
+    Raises:
+        LabelError: a value is no whole number, or an id has no name.
+        GeometryError: not a volume, or an affine that NIfTI cannot hold.
+        WriteError: the files could not be written whole; neither is left behind half-written.
+    """
+    path = Path(path)
+    case = case or case_id(path)
+    if not path.name.endswith((".nii.gz", ".nii")):
+        raise WriteError(f"{path.name}: name the label volume .nii.gz or .nii", code="write.format", case=case)
+    if labels.ndim != 3:
+        raise GeometryError(
+            f"{case}: labels of shape {labels.shape} are no volume; give (x, y, z)", code="label.shape", case=case
+        )
+    affine = np.asarray(affine, dtype=np.float64)
+    check_affine(affine, case)
+    ids = _typed(labels, names, case)
+    image = _image(ids, affine, names)
+    sidecar = path.with_name(f"{case_id(path)}.json")
+    # The volume takes its place first: a sidecar alone would promise what is not there.
+    with replacing(sidecar) as written:
+        content = _sidecar(path, ids, affine, names, case) | dict(about or {})
+        written.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        with replacing(path, verify=lambda temporary: _verify(temporary, ids, affine, case)) as temporary:
+            nib.save(image, temporary)
+    return sidecar
+
+
+def _typed(labels: np.ndarray, names: Mapping[int, str], case: str) -> np.ndarray:
+    found = np.unique(labels)
+    nameless = [value for value in found.tolist() if value != 0 and value not in names]
+    if nameless:
+        listed = ", ".join(f"{value:g}" for value in nameless[:10]) + (" ..." if len(nameless) > 10 else "")
+        raise LabelError(
+            f"{case}: labels hold {listed}, which have no name; name every id that the model can give",
+            code="label.names",
+            case=case,
+        )
+    low, high = min((0, *names)), max((0, *names))
+    for dtype in _DTYPES:
+        if low >= 0 and high <= np.iinfo(dtype).max:
+            return labels.astype(dtype)
+    raise LabelError(
+        f"{case}: ids from {low} to {high} do not fit a NIfTI; number the labels from 1 on",
+        code="label.names",
+        case=case,
+    )
+
+
+def _image(ids: np.ndarray, affine: np.ndarray, names: Mapping[int, str]) -> nib.Nifti1Image:
+    image = nib.Nifti1Image(ids, affine)
+    # Both forms with one code: readers that prefer either find the same place.
+    image.set_sform(affine, _SCANNER)
+    image.set_qform(affine, _SCANNER)
+    image.header.set_xyzt_units(_MM)
+    image.header.set_intent(_LABEL, name="labels", allow_unknown=True)
+    table = json.dumps({"labels": {str(number): names[number] for number in sorted(names)}})
+    image.header.extensions.append(nib.nifti1.Nifti1Extension(_COMMENT, table.encode()))
+    return image
+
+
+def _sidecar(
+    path: Path, ids: np.ndarray, affine: np.ndarray, names: Mapping[int, str], case: str
+) -> dict[str, Any]:
+    counts = np.bincount(ids.reshape(-1), minlength=max((0, *names)) + 1)
+    voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
+    return {
+        "case": case,
+        "file": path.name,
+        "shape": list(ids.shape),
+        "spacing_mm": [round(edge, 6) for edge in spacing_of(affine)],
+        "affine_ras": affine.tolist(),
+        "labels": [
+            {
+                "id": int(number),
+                "name": names[number],
+                "voxels": int(counts[number]),
+                "volume_ml": round(float(counts[number]) * voxel_ml, 3),
+            }
+            for number in sorted(names)
+            if number != 0
+        ],
+    }
+
+
+def _verify(path: Path, ids: np.ndarray, affine: np.ndarray, case: str) -> None:
+    """Re-read with SimpleITK, for a writer's mistake would also be its reader's."""
+    what = None
+    try:
+        with quiet_itk():
+            image = SimpleITK.ReadImage(str(path))
+        read = SimpleITK.GetArrayViewFromImage(image).transpose(2, 1, 0)
+        if read.shape != ids.shape or read.dtype != ids.dtype or not np.array_equal(read, ids):
+            what = "other voxels than were written"
+        # NIfTI holds float32: 1e-7 of an origin of 1 m, and what a quaternion near a half turn loses.
+        elif largest_shift_mm(ids.shape, affine_of_itk(image), affine) > 0.05 * min(spacing_of(affine)):
+            what = "another place than was written"
+    except RuntimeError:
+        what = "a file that it cannot open"
+    if what:
+        raise WriteError(
+            f"{case}: SimpleITK reads {what}, so the labels were not kept; "
+            "check the disk and that the scan's axes are at right angles",
+            code="write.verify",
+            case=case,
+        ) from None

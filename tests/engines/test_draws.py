@@ -1,0 +1,90 @@
+"""The plan of samples: complete, different by epoch and rank, and resumable at any step."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch.distributed as dist
+from monai.data import DataLoader
+from monai.transforms import RandShiftIntensity
+
+from monai_ext.base import SettingError
+from monai_ext.engines import Draw, DrawDataset, DrawPlan, RankShare
+
+
+def as_rank(monkeypatch: pytest.MonkeyPatch, rank: int, world: int) -> None:
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_rank", lambda: rank)
+    monkeypatch.setattr(dist, "get_world_size", lambda: world)
+
+
+def test_an_epoch_visits_every_scan_equally_often_in_a_new_order() -> None:
+    plan = DrawPlan(items=7, draws=21, seed=3)
+    first = [draw.item for draw in plan]
+    plan.epoch = 1
+    second = [draw.item for draw in plan]
+    assert np.bincount(first).tolist() == [3] * 7
+    assert sorted(first[:7]) == list(range(7))  # a whole pass before any scan comes again
+    assert first != second
+    assert first != [draw.item for draw in DrawPlan(items=7, draws=21, seed=4)]
+
+
+@pytest.mark.parametrize("start", [0, 1, 5, 16, 17])
+def test_starting_late_gives_the_rest_of_the_same_plan(start: int) -> None:
+    plan = DrawPlan(items=5, draws=17, seed=1)
+    whole = list(plan)
+    plan.start = start
+    assert list(plan) == whole[start:]
+    assert len(plan) == 17  # the length of an epoch, whatever is left of this one
+
+
+def test_ranks_share_one_plan_without_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = list(DrawPlan(items=5, draws=12, seed=1))
+    shares = []
+    for rank in range(3):
+        as_rank(monkeypatch, rank, 3)
+        shares.append(list(DrawPlan(items=5, draws=12, seed=1)))
+    assert sorted((draw for share in shares for draw in share), key=lambda draw: draw.slot) == alone
+
+
+def test_random_numbers_derive_from_the_draw_not_from_what_was_drawn_before() -> None:
+    data = DrawDataset([np.zeros(3)] * 2, RandShiftIntensity(offsets=1.0, prob=1.0), seed=5)
+    one = data[Draw(1, 2, 3)]
+    data[Draw(0, 0, 0)]
+    np.testing.assert_array_equal(one, data[Draw(1, 2, 3)])
+    for other in (Draw(1, 2, 4), Draw(1, 3, 3)):
+        assert not np.array_equal(one, data[other])
+
+
+def batches(workers: int, start: int = 0) -> list[Any]:
+    data = DrawDataset([np.zeros(3)] * 5, RandShiftIntensity(offsets=1.0, prob=1.0), seed=5)
+    plan = DrawPlan(items=5, draws=10, seed=5)
+    plan.start = start
+    return [batch.numpy() for batch in DataLoader(data, sampler=plan, batch_size=2, num_workers=workers)]
+
+
+def test_workers_play_no_part_and_a_late_start_repeats_the_rest() -> None:
+    alone = batches(0)
+    assert len(alone) == 5
+    for one, two in zip(alone, batches(2), strict=True):
+        np.testing.assert_array_equal(one, two)
+    for one, two in zip(alone[3:], batches(0, start=6), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize(("items", "draws"), [(0, 3), (3, 0)])
+def test_nothing_to_draw_is_said(items: int, draws: int) -> None:
+    with pytest.raises(SettingError, match="leave nothing to draw"):
+        DrawPlan(items, draws)
+
+
+@pytest.mark.parametrize(("size", "world"), [(7, 2), (3, 5), (4, 4)])
+def test_rank_shares_cover_every_case(monkeypatch: pytest.MonkeyPatch, size: int, world: int) -> None:
+    seen = []
+    for rank in range(world):
+        as_rank(monkeypatch, rank, world)
+        share = RankShare(range(size))  # type: ignore[arg-type]
+        assert len(share) == len(list(share)) > 0
+        seen += list(share)
+    assert set(seen) == set(range(size))
+    assert len(seen) == (size if size >= world else size * world)
