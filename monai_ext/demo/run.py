@@ -76,7 +76,7 @@ def run_demo(
     with _stage(result, "phantoms", "Making patients"):
         datalist = write_phantoms(folder / "phantoms", plan.patients, seed)
     with _stage(result, "store", "Preparing the volume store"):
-        prepare(datalist, folder / "store", spacing_mm=(3.0, 3.0, 3.0), sections=["training"], workers=2)
+        prepare(datalist, folder / "store", spacing_mm=(3.0, 3.0, 3.0), sections=["training"], workers=2, progress=True)
     with _stage(result, "pretraining", "Pretraining on the scans alone"):
         run_bundle(PRETRAIN, ["train", "tiny", "tiny_train"], _pretrain_settings(folder, plan, seed), True)
     with _stage(result, "finetuning", "Fine-tuning on labelled scans"):
@@ -151,7 +151,7 @@ def _check_scan(scan: str | Path | None, result: DemoResult) -> list[Path]:
             f"{Path(scan).name}: holds {len(found)} scans and the demo takes one; name one of them",
             code="scan.several",
         )
-    path, case = found[0]
+    path, case = found[0].image, found[0].case
     voxels = read_scan(path, case=case).voxels.size
     if voxels > LARGEST_VOXELS:
         result.notes.append(
@@ -160,7 +160,7 @@ def _check_scan(scan: str | Path | None, result: DemoResult) -> list[Path]:
         )
         Console(stderr=True).print(result.notes[-1], style="yellow", markup=False)
         return []
-    return [Path(path)]
+    return [path]
 
 
 def _make_room(folder: Path) -> None:

@@ -76,6 +76,8 @@ class GuardedScans(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return the preprocessed scan, or ``{"case": name, "failure": sentence}``."""
         item = dict(self.data[index])
+        if "problem" in item:
+            return {"case": item["case"], "failure": item["problem"]}
         try:
             with plain_errors():
                 return self.transform(item)

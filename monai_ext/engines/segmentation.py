@@ -47,7 +47,7 @@ def labelled_items(
     entries = read_datalist(datalist, root)
     present = {entry.section for entry in entries}
     chosen = next((name for name in (section, *others) if name in present), section)
-    items = [entry for entry in read_datalist(datalist, root, [chosen])]
+    items = read_datalist(datalist, root, [chosen])
     for entry in items:
         if entry.label is None:
             raise SettingError(
@@ -69,7 +69,11 @@ def scan_items(source: str) -> list[dict[str, Any]]:
     Raises:
         ScanError: nothing there, or nothing readable among it.
     """
-    return [{"image": str(path), "case": case} for path, case in find_scans(source)]
+    items: list[dict[str, Any]] = []
+    for scan in find_scans(source):
+        problem = {"problem": scan.problem} if scan.problem else {}
+        items.append({"image": str(scan.image), "case": scan.case, **problem})
+    return items
 
 
 def class_names(names: Mapping[str, str]) -> dict[int, str]:

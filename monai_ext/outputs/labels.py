@@ -32,8 +32,8 @@ def write_labels(
     """Write a label volume and, beside it, a JSON sidecar of the same name.
 
     The NIfTI is re-read with SimpleITK before it takes its place: shape, affine and every voxel must agree. Its
-    type is the smallest of uint8, uint16 and int32 that holds every named id, so that all outputs of one model
-    have the same. The names stand in a comment extension of the header, which readers skip who do not know it, and
+    type is the smallest of uint8, uint16 and int32 that holds every named id, the same for all outputs of a
+    model. The names stand in a comment extension of the header, which readers pass over that do not know it, and
     in the sidecar with the count of voxels and the volume in ml of each label, absent ones too.
 
     Args:
@@ -55,10 +55,14 @@ def write_labels(
     path = Path(path)
     case = case or case_id(path)
     if not path.name.endswith((".nii.gz", ".nii")):
-        raise WriteError(f"{path.name}: name the label volume .nii.gz or .nii", code="write.format", case=case)
+        raise WriteError(
+            f"{path.name}: name the label volume .nii.gz or .nii", code="write.format", case=case
+        )
     if labels.ndim != 3:
         raise GeometryError(
-            f"{case}: labels of shape {labels.shape} are no volume; give (x, y, z)", code="label.shape", case=case
+            f"{case}: labels of shape {labels.shape} are no volume; give (x, y, z)",
+            code="label.shape",
+            case=case,
         )
     affine = np.asarray(affine, dtype=np.float64)
     check_affine(affine, case)

@@ -5,9 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from monai_ext.volumes import spacing_of
-
-_MAX_PIXELS = 700  # along an edge; more is finer than the picture shows
+_PIXELS = 600  # along the volume's longest side, about as many as the picture shows
 
 
 class View(NamedTuple):
@@ -45,23 +43,26 @@ class Plane(NamedTuple):
         return np.where(belongs, values, outside)
 
 
-def plane_through(center_mm: np.ndarray, view: View, shape: tuple[int, ...], affine: np.ndarray) -> Plane:
-    """Lay a plane through a point, as wide as the volume and with square pixels."""
+def planes_through(center_mm: np.ndarray, shape: tuple[int, ...], affine: np.ndarray) -> list[Plane]:
+    """Lay the planes of ``VIEWS`` through a point, as wide as the volume, with square pixels of one size."""
     corners = np.array(np.meshgrid(*((-0.5, size - 0.5) for size in shape), indexing="ij")).reshape(3, -1)
     ras = affine[:3, :3] @ corners + affine[:3, 3:]
     low, high = ras.min(axis=1), ras.max(axis=1)
-    (u, u_sign), (v, v_sign) = view.right, view.up
-    pixel_mm = max(min(spacing_of(affine)), float(max(high[u] - low[u], high[v] - low[v])) / _MAX_PIXELS)
-    across = np.arange(low[u] + pixel_mm / 2, high[u], pixel_mm)[::u_sign]
-    down = np.arange(low[v] + pixel_mm / 2, high[v], pixel_mm)[::-v_sign]
-    points = np.empty((3, len(down), len(across)))
-    points[:] = center_mm[:, None, None]
-    points[u], points[v] = across[None, :], down[:, None]
-    return Plane(points, (len(across) * pixel_mm, len(down) * pixel_mm))
+    pixel_mm = float((high - low).max()) / _PIXELS
+    planes = []
+    for view in VIEWS:
+        (u, u_sign), (v, v_sign) = view.right, view.up
+        across = np.arange(low[u] + pixel_mm / 2, high[u], pixel_mm)[::u_sign]
+        down = np.arange(low[v] + pixel_mm / 2, high[v], pixel_mm)[::-v_sign]
+        points = np.empty((3, len(down), len(across)))
+        points[:] = center_mm[:, None, None]
+        points[u], points[v] = across[None, :], down[:, None]
+        planes.append(Plane(points, (len(across) * pixel_mm, len(down) * pixel_mm)))
+    return planes
 
 
 def labelled_center_mm(labels: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    """Return the labelled voxel nearest to the middle of all labelled ones, in mm; the volume's middle if none."""
+    """Return the labelled voxel nearest to the middle of all, in mm; the volume's middle if none is."""
     found = np.argwhere(labels)
     if len(found):
         place = found[np.argmin(((found - found.mean(axis=0)) ** 2).sum(axis=1))]

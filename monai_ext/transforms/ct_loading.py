@@ -11,7 +11,6 @@ from monai_ext.base import SettingError, check_window
 from monai_ext.transforms.read_scan import ReadScand
 from monai_ext.volumes import SPACING_MM
 
-
 _RAS = (("L", "R"), ("P", "A"), ("I", "S"))  # from the negative end of each axis to the positive one
 
 
@@ -22,11 +21,12 @@ def load_ct(
     spacing_mm: Sequence[float] = (1.5, 1.5, 1.5),
     assume_hu: bool = False,
     classes: Collection[int] | None = None,
+    native_label_keys: KeysCollection = (),
 ) -> Compose:
     """Build the chain: read, turn to RAS, resample, and scale the window to 0 to 1.
 
     Images are resampled linearly, labels by the nearest voxel. ``Invertd`` takes a result on that grid back to
-    the scan's own: the same shape and affine. A scan smaller than a network's window is left as it is; the
+    the scan's own, with the same shape and affine. A scan smaller than a network's window is left as it is; the
     inferer pads it.
 
     Args:
@@ -36,6 +36,7 @@ def load_ct(
         spacing_mm: voxel edges along x, y, z.
         assume_hu: take values for HU that do not look like it.
         classes: the ids that labels may hold beside 0; any by default.
+        native_label_keys: like ``label_keys``, but left on the scan's own grid: references for evaluation.
 
     Returns:
         A transform that turns the paths into float32 ``MetaTensor`` of shape ``(1, x, y, z)``.
@@ -55,10 +56,12 @@ def load_ct(
     modes = ["bilinear"] * len(images) + ["nearest"] * len(labels)
     return Compose(
         [
-            ReadScand(images, labels, assume_hu=assume_hu, classes=classes),
+            ReadScand(
+                images, (*labels, *ensure_tuple(native_label_keys)), assume_hu=assume_hu, classes=classes
+            ),
             Orientationd(every, axcodes="RAS", labels=_RAS),
-            # float32 places samples within 1e-4 of a voxel over 1500 voxels and takes a third of float64's time.
-            # Label and image keep a shape of their own, which is the same: the reader has compared their grids.
+            # float32 places samples within 1e-4 voxels over 1500 of them, in a third of float64's time. Labels
+            # and image keep a shape of their own, the same one: the reader has compared their grids.
             Spacingd(every, tuple(spacing_mm), mode=modes, dtype=np.float32, ensure_same_shape=False),
             ScaleIntensityRanged(images, a_min=low, a_max=high, b_min=0.0, b_max=1.0, clip=True),
         ],

@@ -20,8 +20,8 @@ class ReadScand(MapTransform):
 
     A path is a NIfTI, NRRD or MetaImage file, or a DICOM series folder. Each tensor's ``meta`` holds the affine
     (also as ``original_affine``), ``spatial_shape``, ``filename_or_obj`` (the base name alone), ``case`` and
-    ``scan_sha256``, the fingerprint of an image's voxels and place, by which writers tell scans apart.
-    The entry gains ``case``: the one it already names, else the first image's base name.
+    ``scan_sha256``, a fingerprint of voxels and affine by which writers tell scans apart. The entry gains
+    ``case``: the one it already names, else the first image's base name.
 
     Args:
         keys: entries with the path of an image.

@@ -2,6 +2,8 @@
 
 from monai_ext.volumes.body import Body, body_mask, find_body
 from monai_ext.volumes.checks import SPACING_MM, check_affine, largest_shift_mm, spacing_of
+from monai_ext.volumes.found_scans import FoundScan, find_scans
+from monai_ext.volumes.phantoms import PHANTOM_LABELS, Phantom, phantom_torso, write_phantoms
 from monai_ext.volumes.prepare import PrepareSummary, prepare
 from monai_ext.volumes.read_itk import affine_of_itk, quiet_itk
 from monai_ext.volumes.scan import Scan, read_labels, read_scan
@@ -9,8 +11,11 @@ from monai_ext.volumes.store import VolumeStore
 from monai_ext.volumes.store_record import StoreRecord
 
 __all__ = [
+    "PHANTOM_LABELS",
     "SPACING_MM",
     "Body",
+    "FoundScan",
+    "Phantom",
     "PrepareSummary",
     "Scan",
     "StoreRecord",
@@ -19,10 +24,13 @@ __all__ = [
     "body_mask",
     "check_affine",
     "find_body",
+    "find_scans",
     "largest_shift_mm",
+    "phantom_torso",
     "prepare",
     "quiet_itk",
     "read_labels",
     "read_scan",
     "spacing_of",
+    "write_phantoms",
 ]

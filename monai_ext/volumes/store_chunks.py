@@ -96,7 +96,7 @@ class ChunkReader:
             self.dtype,
         ):
             raise self._altered()
-        self._schunk = array.schunk
+        self._array = array  # not its schunk alone: blosc2 frees that with the array
 
     def read(self, start: Triple, size: Triple) -> np.ndarray:
         """Return the box of ``size`` voxels from ``start`` on, which lies inside the volume."""
@@ -118,7 +118,7 @@ class ChunkReader:
     def _load(self, x: int, y: int, z: int, chunk: np.ndarray) -> None:
         index = (x * self.grid[1] + y) * self.grid[2] + z
         try:
-            packed = self._schunk.get_chunk(index)
+            packed = self._array.schunk.get_chunk(index)
             if zlib.crc32(packed) != self.sums[index]:
                 raise self._altered()
             blosc2.decompress2(packed, dst=chunk, nthreads=1)
