@@ -111,7 +111,7 @@ def _scores(path: Path) -> dict[str, Any]:
 def _overlays(folder: Path, cases: list[str]) -> list[dict[str, str]]:
     found = []
     for case in cases:
-        picture = folder / case / f"{case}_overlay.png"
+        picture = folder / case / f"{case}_seg.png"
         found.append(
             {
                 "case": case,

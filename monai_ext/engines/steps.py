@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from monai.data import MetaTensor
 from monai.engines.utils import IterationEvents
 from torch import nn
 
@@ -159,6 +160,9 @@ class EvaluationStep:
                 # The bare tensor: metadata slow a network down, and TorchScript takes none.
                 prediction = engine.inferer(plain_tensor(image), engine.network)
                 loss = self.loss(prediction, label).float() if self.loss is not None else None
+        if isinstance(image, MetaTensor) and isinstance(prediction, torch.Tensor):
+            # The way back to the scan's own grid is recorded in the image.
+            prediction = MetaTensor(prediction).copy_meta_from(image)
         engine.state.output = {"image": image, "label": label, "pred": prediction}
         if loss is not None:
             engine.state.output["val_loss"] = loss

@@ -35,7 +35,7 @@ def triple(name: str, value: int | Sequence[int]) -> tuple[int, int, int]:
     Raises:
         SettingError: not one or three positive whole numbers.
     """
-    numbers = [value] * 3 if isinstance(value, int) else list(value)
+    numbers = list(value) if isinstance(value, Sequence) else [value] * 3
     if len(numbers) != 3 or any(not isinstance(n, int) or n < 1 for n in numbers):
         raise SettingError(
             f"{name}: {value!r} is not a size; give three positive whole numbers, for example [96, 96, 96]",

@@ -21,16 +21,16 @@ from monai_ext.volumes import largest_shift_mm, spacing_of
 class LabelMapWriter(MapTransform):
     """Write ``OUTPUT/<case>/<case>_seg.nii.gz`` with its JSON sidecar, and a picture on request.
 
-    What it is given must lie on the scan's own grid: ``Invertd`` comes before. The case and the fingerprint of
-    the scan are taken from the tensor's ``meta``, where ``monai_ext.transforms.ReadScand`` puts them, the case
-    from the entry ``case`` where ``meta`` has none. The same scan may be written again; another scan of the same
-    case is refused.
+    What it is given must lie on the scan's own grid: ``Invertd`` comes before. The case and the fingerprint
+    of the scan are taken from the tensor's ``meta``, where ``monai_ext.transforms.ReadScand`` puts them, the
+    case from the entry ``case`` where ``meta`` has none. The same scan may be written again; another scan of
+    the same case is refused.
 
     Args:
-        keys: entries with ``(c, x, y, z)`` logits or ``(1, x, y, z)`` labels.
+        keys: entries with ``(c, x, y, z)`` logits, channel 0 for background, of which the highest wins, or
+            ``(1, x, y, z)`` labels.
         output_dir: the folder for all cases.
         names: the name of every id; keys may be text, as JSON has them.
-        argmax: take the channel with the highest logit, channel 0 for background.
         overlay: also write ``<case>_seg.png``; needs ``image_key``.
         image_key: entry with the ``(1, x, y, z)`` image that the picture shows, on any grid of its own.
         window: the image's values that become black and white; the default is for windowed images.
@@ -48,7 +48,6 @@ class LabelMapWriter(MapTransform):
         keys: KeysCollection,
         output_dir: str | os.PathLike[str],
         names: Mapping[int | str, str],
-        argmax: bool = False,
         overlay: bool = False,
         image_key: str = "image",
         window: Sequence[float] = (0.0, 1.0),
@@ -58,7 +57,6 @@ class LabelMapWriter(MapTransform):
         super().__init__(keys, allow_missing_keys)
         self.output_dir = Path(output_dir)
         self.names = {int(number): str(name) for number, name in names.items()}
-        self.argmax = argmax
         self.overlay = overlay
         self.image_key = image_key
         self.window = window
@@ -71,7 +69,7 @@ class LabelMapWriter(MapTransform):
             case = str(result.meta.get("case") or out.get("case") or "")
             fingerprint = result.meta.get("scan_sha256")
             path = place_for(self.output_dir, case, f"{case}_{self.postfix}.nii.gz", fingerprint)
-            labels = _labels(result, self.argmax, case)
+            labels = _labels(result, case)
             affine = _own_affine(result, labels.shape, case)
             about = {"scan_sha256": fingerprint} if fingerprint else {}
             write_labels(path, labels, affine, self.names, case=case, about=about)
@@ -95,7 +93,7 @@ class LabelMapWriter(MapTransform):
         )
 
 
-def _labels(result: MetaTensor, argmax: bool, case: str) -> np.ndarray:
+def _labels(result: MetaTensor, case: str) -> np.ndarray:
     values = result.as_tensor().detach()
     if values.is_floating_point():
         bad = int(values.numel() - torch.isfinite(values).sum())
@@ -106,14 +104,13 @@ def _labels(result: MetaTensor, argmax: bool, case: str) -> np.ndarray:
                 code="output.not_finite",
                 case=case,
             )
-    if values.ndim != 4 or (not argmax and values.shape[0] != 1):
+    if values.ndim != 4:
         raise GeometryError(
-            f"{case}: {tuple(values.shape)} is no {'(channels, x, y, z)' if argmax else '(1, x, y, z)'}; "
-            "give one volume, and write logits with argmax=True",
+            f"{case}: {tuple(values.shape)} is no (channels, x, y, z); give one volume without the batch",
             code="output.shape",
             case=case,
         )
-    return (values.argmax(dim=0) if argmax else values[0]).cpu().numpy()
+    return (values.argmax(dim=0) if len(values) > 1 else values[0]).cpu().numpy()
 
 
 def _own_affine(result: MetaTensor, shape: tuple[int, ...], case: str) -> np.ndarray:
@@ -129,8 +126,7 @@ def _own_affine(result: MetaTensor, shape: tuple[int, ...], case: str) -> np.nda
     same_shape = own_shape is None or tuple(int(size) for size in own_shape) == tuple(shape)
     if not same_shape or shift > 0.01 * min(spacing_of(own)):
         raise GeometryError(
-            f"{case}: {'x'.join(map(str, shape))} voxels are not on the scan's own grid; "
-            "put Invertd before the writer",
+            f"{case}: {'x'.join(map(str, shape))} voxels are not on the scan's own grid; put Invertd before the writer",
             code="output.grid",
             case=case,
         )

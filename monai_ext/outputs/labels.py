@@ -31,10 +31,10 @@ def write_labels(
 ) -> Path:
     """Write a label volume and, beside it, a JSON sidecar of the same name.
 
-    The NIfTI is re-read with SimpleITK before it takes its place: shape, affine and every voxel must agree. Its
-    type is the smallest of uint8, uint16 and int32 that holds every named id, the same for all outputs of a
-    model. The names stand in a comment extension of the header, which readers pass over that do not know it, and
-    in the sidecar with the count of voxels and the volume in ml of each label, absent ones too.
+    The NIfTI is re-read with SimpleITK before it takes its place: shape, affine and every voxel must agree.
+    Its type is the smallest of uint8, uint16 and int32 that holds every named id, the same for all outputs of
+    a model. The names stand in a comment extension of the header, which readers pass over that do not know
+    it, and in the sidecar with the count of voxels and the volume in ml of each label, absent ones too.
 
     Args:
         path: ends in ``.nii.gz`` or ``.nii``.
@@ -55,9 +55,7 @@ def write_labels(
     path = Path(path)
     case = case or case_id(path)
     if not path.name.endswith((".nii.gz", ".nii")):
-        raise WriteError(
-            f"{path.name}: name the label volume .nii.gz or .nii", code="write.format", case=case
-        )
+        raise WriteError(f"{path.name}: name the label volume .nii.gz or .nii", code="write.format", case=case)
     if labels.ndim != 3:
         raise GeometryError(
             f"{case}: labels of shape {labels.shape} are no volume; give (x, y, z)",
@@ -111,9 +109,7 @@ def _image(ids: np.ndarray, affine: np.ndarray, names: Mapping[int, str]) -> nib
     return image
 
 
-def _sidecar(
-    path: Path, ids: np.ndarray, affine: np.ndarray, names: Mapping[int, str], case: str
-) -> dict[str, Any]:
+def _sidecar(path: Path, ids: np.ndarray, affine: np.ndarray, names: Mapping[int, str], case: str) -> dict[str, Any]:
     counts = np.bincount(ids.reshape(-1), minlength=max((0, *names)) + 1)
     voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
     return {

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.patheffects import withStroke
+from matplotlib.patheffects import AbstractPathEffect, withStroke
 from PIL import Image, UnidentifiedImageError
 
 from monai_ext.base import WriteError, check_window, replacing
@@ -19,7 +20,7 @@ from monai_ext.outputs.overlay_planes import VIEWS, Plane, View, labelled_center
 _INCHES = 11.0  # of the longer side
 _MARGIN, _HEAD = 0.12, 0.42  # inches around panels and above them
 _THIN = 0.55  # inches that even the planes of a few slices get, for their marks
-_MARK = {"color": "yellow", "fontsize": 12, "fontweight": "bold"}
+_MARK: dict[str, Any] = {"color": "yellow", "fontsize": 12, "fontweight": "bold"}
 _GOLDEN = 0.618034  # steps of hue that keep neighbouring labels apart
 
 
@@ -36,8 +37,8 @@ def overlay_png(
 ) -> None:
     """Write a PNG of the axial, coronal and sagittal plane through the middle of the labels.
 
-    The planes follow the patient's axes whatever the orientation and spacing of the volumes, all at one scale,
-    in radiological convention: the patient's right is on the left, marked R.
+    The planes follow the patient's axes whatever the orientation and spacing of the volumes, all at one
+    scale, in radiological convention: the patient's right is on the left, marked R.
 
     Args:
         path: the PNG file.
@@ -65,10 +66,9 @@ def overlay_png(
         picture = _painted((grey - low) / (high - low), ids, colors)
         panel.imshow(picture, extent=(0, plane.size_mm[0], 0, plane.size_mm[1]))
         _annotate(panel, view, thin=panel.get_position().height * figure.get_figheight() < 2 * _THIN)
-    _name(legend, present, names, colors)
-    figure.text(
-        0.012, 1 - 0.5 * _HEAD / figure.get_figheight(), title, color="white", fontsize=12, va="center"
-    )
+    size_inches = np.multiply(legend.get_position().size, figure.get_size_inches())
+    _name(legend, size_inches, present, names, colors)
+    figure.text(0.012, 1 - 0.5 * _HEAD / figure.get_figheight(), title, color="white", fontsize=12, va="center")
     with replacing(path, verify=_verify) as temporary:
         FigureCanvasAgg(figure).print_png(str(temporary))
 
@@ -76,9 +76,7 @@ def overlay_png(
 def _layout(planes: list[Plane]) -> tuple[Figure, list[Axes], Axes]:
     """Put the coronal plane above the axial one and the sagittal one beside it, all at one scale."""
     axial, coronal, sagittal = planes
-    scale = (_INCHES - 3 * _MARGIN) / max(
-        axial.size_mm[0] + sagittal.size_mm[0], axial.size_mm[1] + coronal.size_mm[1]
-    )
+    scale = (_INCHES - 3 * _MARGIN) / max(axial.size_mm[0] + sagittal.size_mm[0], axial.size_mm[1] + coronal.size_mm[1])
     left, right = scale * axial.size_mm[0], max(scale * sagittal.size_mm[0], 2.0)
     bottom, top = max(scale * axial.size_mm[1], _THIN), max(scale * coronal.size_mm[1], _THIN)
     width, height = left + right + 3 * _MARGIN, bottom + top + 3 * _MARGIN + _HEAD
@@ -117,28 +115,28 @@ def _painted(grey: np.ndarray, ids: np.ndarray, colors: Mapping[int, np.ndarray]
 
 
 def _annotate(panel: Axes, view: View, thin: bool) -> None:
-    on_any_ground = [withStroke(linewidth=2.5, foreground="black")]
+    on_any_ground: list[AbstractPathEffect] = [withStroke(linewidth=2.5, foreground="black")]
     left, right, top, bottom = view.marks
     panel.text(0.01, 0.5, left, ha="left", va="center", **_MARK, transform=panel.transAxes)
     panel.text(0.99, 0.5, right, ha="right", va="center", **_MARK, transform=panel.transAxes)
     if not thin:
         panel.text(0.5, 0.99, top, ha="center", va="top", **_MARK, transform=panel.transAxes)
         panel.text(0.5, 0.01, bottom, ha="center", va="bottom", **_MARK, transform=panel.transAxes)
-    panel.text(
-        0.045, 0.98, view.name, ha="left", va="top", color="0.85", fontsize=9, transform=panel.transAxes
-    )
+    panel.text(0.045, 0.98, view.name, ha="left", va="top", color="0.85", fontsize=9, transform=panel.transAxes)
     for text in panel.texts:
         text.set_path_effects(on_any_ground)
     panel.set_axis_off()
 
 
 def _name(
-    panel: Axes, present: list[int], names: Mapping[int, str], colors: Mapping[int, np.ndarray]
+    panel: Axes,
+    size_inches: np.ndarray,
+    present: list[int],
+    names: Mapping[int, str],
+    colors: Mapping[int, np.ndarray],
 ) -> None:
     panel.set_axis_off()
-    inches = panel.get_position().height * panel.figure.get_figheight()
-    rows = max(1, int(inches / 0.19) - 2)
-    columns = max(1, int(panel.get_position().width * panel.figure.get_figwidth() / 1.7))
+    rows, columns = max(1, int(size_inches[1] / 0.19) - 2), max(1, int(size_inches[0] / 1.7))
     shown = present if len(present) <= rows * columns else present[: rows * columns - 1]
     patches = [Patch(color=colors[number], label=names.get(number, f"label {number}")) for number in shown]
     if len(shown) < len(present):

@@ -66,9 +66,7 @@ class ReconstructionWriter(MapTransform):
             with quiet_itk():
                 voxels = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))
             if not np.array_equal(voxels.T, hu):
-                raise WriteError(
-                    f"{case}: read back other voxels than were written; check the disk", case=case
-                )
+                raise WriteError(f"{case}: read back other voxels than were written; check the disk", case=case)
 
         with replacing(self.output_dir / case / f"{case}_reconstruction.nii.gz", verify) as temporary:
             nib.save(image, temporary)

@@ -25,9 +25,9 @@ def load_ct(
 ) -> Compose:
     """Build the chain: read, turn to RAS, resample, and scale the window to 0 to 1.
 
-    Images are resampled linearly, labels by the nearest voxel. ``Invertd`` takes a result on that grid back to
-    the scan's own, with the same shape and affine. A scan smaller than a network's window is left as it is; the
-    inferer pads it.
+    Images are resampled linearly, labels by the nearest voxel. ``Invertd`` takes a result on that grid back
+    to the scan's own, with the same shape and affine. A scan smaller than a network's window is left as it is;
+    the inferer pads it.
 
     Args:
         keys: entries with the path of an image, a file or a DICOM series folder.
@@ -56,9 +56,7 @@ def load_ct(
     modes = ["bilinear"] * len(images) + ["nearest"] * len(labels)
     return Compose(
         [
-            ReadScand(
-                images, (*labels, *ensure_tuple(native_label_keys)), assume_hu=assume_hu, classes=classes
-            ),
+            ReadScand(images, (*labels, *ensure_tuple(native_label_keys)), assume_hu=assume_hu, classes=classes),
             Orientationd(every, axcodes="RAS", labels=_RAS),
             # float32 places samples within 1e-4 voxels over 1500 of them, in a third of float64's time. Labels
             # and image keep a shape of their own, the same one: the reader has compared their grids.

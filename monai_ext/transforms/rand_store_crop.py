@@ -14,9 +14,7 @@ from monai_ext.base import SettingError, check_window
 from monai_ext.base import window_hu as to_window
 from monai_ext.volumes import StoreRecord, VolumeStore
 
-BODY_RATIO = (
-    6 / 8
-)  # the published loader draws positives to negatives as 6:2 (Tang et al. 2025, arXiv:2502.08347)
+BODY_RATIO = 6 / 8  # the published loader draws positives to negatives as 6:2 (Tang et al. 2025, arXiv:2502.08347)
 AIR_HU = -1024.0
 
 
@@ -80,9 +78,7 @@ class RandStoreCrop(Randomizable, Transform):
         x, y, z = np.where(spare < 0, np.floor_divide(spare, 2), start)
         self.start = int(x), int(y), int(z)
 
-    def __call__(
-        self, volume_id: str, kind: Literal["image", "label"] = "image", randomize: bool = True
-    ) -> MetaTensor:
+    def __call__(self, volume_id: str, kind: Literal["image", "label"] = "image", randomize: bool = True) -> MetaTensor:
         """Cut a crop out of a volume.
 
         Args:
@@ -95,15 +91,12 @@ class RandStoreCrop(Randomizable, Transform):
             self.randomize(record)
         first = [max(begin, 0) for begin in self.start]
         last = [
-            min(begin + edge, extent)
-            for begin, edge, extent in zip(self.start, self.size, record.shape, strict=True)
+            min(begin + edge, extent) for begin, edge, extent in zip(self.start, self.size, record.shape, strict=True)
         ]
         voxels = self.store.crop(volume_id, first, np.subtract(last, first).tolist(), kind)
         image = kind == "image"
         crop = np.full(self.size, self.pad_hu if image else 0, np.float32 if image else np.int32)
-        crop[
-            tuple(slice(a - begin, b - begin) for a, b, begin in zip(first, last, self.start, strict=True))
-        ] = voxels
+        crop[tuple(slice(a - begin, b - begin) for a, b, begin in zip(first, last, self.start, strict=True))] = voxels
         tensor = torch.from_numpy(crop)[None]
         if image and self.window_hu is not None:
             tensor = to_window(tensor, self.window_hu)
@@ -159,9 +152,7 @@ class RandStoreCropd(Randomizable, MapTransform):
         self.label_key = label_key
         self.id_key = id_key
 
-    def set_random_state(
-        self, seed: int | None = None, state: np.random.RandomState | None = None
-    ) -> "RandStoreCropd":
+    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> "RandStoreCropd":
         """Set the seed, or the generator, of the draws."""
         super().set_random_state(seed, state)
         self.cut.set_random_state(seed, state)

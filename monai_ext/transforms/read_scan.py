@@ -18,10 +18,10 @@ from monai_ext.volumes import Scan, read_labels, read_scan
 class ReadScand(MapTransform):
     """Replace paths of scans and label volumes by ``(1, x, y, z)`` float32 tensors.
 
-    A path is a NIfTI, NRRD or MetaImage file, or a DICOM series folder. Each tensor's ``meta`` holds the affine
-    (also as ``original_affine``), ``spatial_shape``, ``filename_or_obj`` (the base name alone), ``case`` and
-    ``scan_sha256``, a fingerprint of voxels and affine by which writers tell scans apart. The entry gains
-    ``case``: the one it already names, else the first image's base name.
+    A path is a NIfTI, NRRD or MetaImage file, or a DICOM series folder. Each tensor's ``meta`` holds the
+    affine (also as ``original_affine``), ``spatial_shape``, ``filename_or_obj`` (the base name alone),
+    ``case`` and ``scan_sha256``, a fingerprint of voxels and affine by which writers tell scans apart. The
+    entry gains ``case``: the one it already names, else the first image's base name.
 
     Args:
         keys: entries with the path of an image.
@@ -72,7 +72,7 @@ def _tensor(scan: Scan) -> MetaTensor:
     voxels = np.ascontiguousarray(scan.voxels, dtype=np.float32)
     affine = torch.from_numpy(scan.affine)
     fingerprint = hashlib.sha256(scan.affine.astype("<f8").tobytes() + repr(voxels.shape).encode())
-    fingerprint.update(voxels)
+    fingerprint.update(voxels.data)
     meta = {
         "original_affine": affine.clone(),
         "spatial_shape": torch.tensor(voxels.shape),

@@ -129,10 +129,10 @@ def paint_liver(canvas: Canvas, trunk: Trunk, patient: Patient, label: int) -> N
 def paint_spleen(canvas: Canvas, trunk: Trunk, patient: Patient, label: int) -> None:
     """A crescent against the left wall at the back, under the dome, hollowed by the stomach."""
     rng = patient.draw("spleen")
-    middle = near(rng, (-94, -34, 26), 5)
+    middle = near(rng, (-92, -34, 18), 5)
     box = canvas.around([middle], 75)
-    outer = ellipsoid(box, middle, sized(rng, (38, 54, 54), 0.16), turned(rng, (0.35, -0.15, -0.35)))
-    hollow = ellipsoid(box, (middle[0] + 46, middle[1] + 18, middle[2] - 2), (36, 44, 62))
+    outer = ellipsoid(box, middle, sized(rng, (39, 56, 58), 0.14), turned(rng, (0.35, -0.15, -0.35)))
+    hollow = ellipsoid(box, (middle[0] + 48, middle[1] + 20, middle[2] - 2), (34, 42, 60))
     roof = (box.z - trunk.dome_z[box.slices] + 5) * 0.75
     spleen = np.maximum(np.maximum(outer, -hollow), np.maximum(roof, trunk.cavity[box.slices] + 3))
     canvas.paint(box, spleen, patient.hu["spleen"], label)

@@ -67,7 +67,7 @@ def draw_patient(seed: int) -> Patient:
             size * rng.uniform(0.95, 1.05),
             size * rng.uniform(0.95, 1.05),
         ),
-        shift_mm=(rng.uniform(-6, 6), rng.uniform(0, 10), rng.uniform(-60, -30)),
+        shift_mm=(rng.uniform(-6, 6), rng.uniform(4, 12), rng.uniform(-60, -30)),
         fat_mm=6 + 16 * rng.beta(1.6, 2.4),
         muscle_mm=rng.uniform(10, 15),
         belly=rng.uniform(0, 1),

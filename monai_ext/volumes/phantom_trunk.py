@@ -78,7 +78,7 @@ def _paint_table(canvas: Canvas, at: Region, outside: Array, rng: np.random.Gene
     bowl = at.y - height - 0.0004 * at.x**2
     plate = np.maximum(np.abs(bowl + 10) - 10, np.abs(at.x) - 190)
     canvas.paint(at, plate, 60.0)
-    canvas.paint(at, plate + 2.0, -960.0)
+    canvas.paint(at, plate + 4.0, -960.0)
 
 
 def spine_line(z: Array) -> tuple[Array, Array, Array]:

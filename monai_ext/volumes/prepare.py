@@ -110,9 +110,7 @@ def prepare(
     names = dict(found.label_names if label_names is None else label_names)
     jobs = [
         Job(item, volume_id, moved, folder, root_mark(found.root), spacing, assume_hu, names)
-        for item, (volume_id, moved) in zip(
-            found.sources, assign_ids(found.sources, found.root, stored), strict=True
-        )
+        for item, (volume_id, moved) in zip(found.sources, assign_ids(found.sources, found.root, stored), strict=True)
     ]
     outcomes = list(_shown(run_jobs(prepare_scan, jobs, workers, _died), len(jobs), progress))
     return _summary(outcomes, found)

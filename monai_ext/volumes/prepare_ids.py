@@ -9,9 +9,7 @@ from pathlib import Path
 from monai_ext.volumes.prepare_sources import Source
 from monai_ext.volumes.store_record import StoreRecord
 
-LONGEST = (
-    120  # file systems allow 255 bytes, of which endings, temporary names and letters of two bytes take some
-)
+LONGEST = 120  # file systems allow 255 bytes, of which endings, temporary names and letters of two bytes take some
 
 
 def root_mark(root: Path) -> str:

@@ -20,9 +20,7 @@ from monai_ext.volumes.store_record import LabelSource
 from monai_ext.volumes.store_sidecar import read_record, sidecar_path
 from monai_ext.volumes.store_write import NewVolume, write_volume
 
-_DATA_FILE = re.compile(
-    rb"^\s*(?:ElementDataFile\s*=|data ?file\s*:)[ \t]*([^\r\n]+)", re.IGNORECASE | re.MULTILINE
-)
+_DATA_FILE = re.compile(rb"^\s*(?:ElementDataFile\s*=|data ?file\s*:)[ \t]*([^\r\n]+)", re.IGNORECASE | re.MULTILINE)
 _HEADER_BYTES = 1 << 16
 
 
@@ -79,9 +77,7 @@ def prepare_scan(job: Job) -> Outcome:
         reason = f"{case}: too large for the memory; prepare it with fewer workers, or crop it"
         return Outcome(job.id, "failed", reason, "prepare.memory")
     except OSError as error:
-        reason = (
-            f"{case}: {os.strerror(error.errno or 0)}; check the disk and the permissions, then run again"
-        )
+        reason = f"{case}: {os.strerror(error.errno or 0)}; check the disk and the permissions, then run again"
         return Outcome(job.id, "failed", reason, "prepare.system")
     except Exception as error:
         # The message of an unforeseen error may show a path or a DICOM tag; its type does not.

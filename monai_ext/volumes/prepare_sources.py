@@ -80,9 +80,7 @@ def find_sources(
             code="manifest.section",
         )
     if not source.exists():
-        raise ScanError(
-            f"{source.name}: there is no such file or folder; check the path", code="scan.missing"
-        )
+        raise ScanError(f"{source.name}: there is no such file or folder; check the path", code="scan.missing")
     folder = Path(os.path.abspath(root)) if root is not None else _own_root(source)
     if not source.is_relative_to(folder):
         raise ManifestError(

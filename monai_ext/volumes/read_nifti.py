@@ -46,7 +46,8 @@ def read_nifti(path: Path, case: str) -> tuple[np.ndarray, np.ndarray]:
     if packed != named:
         refuse_damaged(case, f"it is {'' if packed else 'not '}gzipped, against its name ({path.suffix})")
     try:
-        with gzip.open(path) if packed else path.open("rb") as stream:
+        # Damaged numbers are found by looking at them; on the way numpy would warn of some.
+        with gzip.open(path) if packed else path.open("rb") as stream, np.errstate(all="ignore"):
             return _read(stream, case)
     except (EOFError, zlib.error, gzip.BadGzipFile):
         refuse_damaged(case, "its gzip data is truncated or fails its checksum")

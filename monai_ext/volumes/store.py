@@ -38,8 +38,7 @@ class VolumeStore:
         self.folder = Path(folder).absolute()
         if not self.folder.is_dir():
             raise StoreError(
-                f"{self.folder.name}: there is no such store; "
-                "make it with: python -m monai_ext prepare SOURCE STORE",
+                f"{self.folder.name}: there is no such store; make it with: python -m monai_ext prepare SOURCE STORE",
                 code="store.missing",
             )
         self._reset()
@@ -89,9 +88,7 @@ class VolumeStore:
         """Tell whether a volume has labels."""
         return self.record(volume_id).label is not None
 
-    def crop(
-        self, volume_id: str, start: Sequence[int], size: Sequence[int], kind: Kind = "image"
-    ) -> np.ndarray:
+    def crop(self, volume_id: str, start: Sequence[int], size: Sequence[int], kind: Kind = "image") -> np.ndarray:
         """Read a box; only the chunks that it touches are read, and each is checked.
 
         Args:

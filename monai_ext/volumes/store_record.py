@@ -22,6 +22,8 @@ class ChunkedData:
         chunk: voxels of one chunk along x, y, z.
         size: bytes of the file.
         sha256: of the whole file.
+        frame: bytes before the first chunk, and before what follows the last one.
+        frame_sum: CRC-32 of what surrounds the chunks.
         packed_sums: CRC-32 of every compressed chunk.
     """
 
@@ -29,6 +31,8 @@ class ChunkedData:
     chunk: Triple
     size: int
     sha256: str
+    frame: tuple[int, int]
+    frame_sum: int
     packed_sums: str
 
     @cached_property

@@ -124,6 +124,8 @@ def _data_to_json(data: ChunkedData) -> dict[str, Any]:
         "chunk": list(data.chunk),
         "bytes": data.size,
         "sha256": data.sha256,
+        "frame": list(data.frame),
+        "frame_crc32": data.frame_sum,
         "chunk_crc32": data.packed_sums,
     }
 
@@ -160,12 +162,15 @@ def _from_json(content: dict[str, Any]) -> StoreRecord:
 
 
 def _data_from_json(content: dict[str, Any], shape: Triple) -> ChunkedData:
+    begin, end = map(int, content["frame"])
     data = ChunkedData(
-        content["dtype"],
-        _triple(content["chunk"]),
-        int(content["bytes"]),
-        content["sha256"],
-        content["chunk_crc32"],
+        dtype=content["dtype"],
+        chunk=_triple(content["chunk"]),
+        size=int(content["bytes"]),
+        sha256=content["sha256"],
+        frame=(begin, end),
+        frame_sum=int(content["frame_crc32"]),
+        packed_sums=content["chunk_crc32"],
     )
     if data.dtype not in ("int16", "uint8", "uint16") or len(data.packed_sums) != 4 * ceil(
         4 * prod(chunk_grid(shape, data.chunk)) / 3

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from monai_ext.base import WriteError, replacing
+from monai_ext.base import StoreError, WriteError, replacing
 from monai_ext.volumes.body import Body
 from monai_ext.volumes.store_chunks import ChunkReader, describe_chunks, write_chunks
 from monai_ext.volumes.store_record import ChunkedData, LabelSource, StoreRecord, Triple, pack_voxels
@@ -104,9 +104,13 @@ def _write_data(folder: Path, volume_id: str, kind: str, voxels: np.ndarray) -> 
     described: list[ChunkedData] = []
 
     def verify(path: Path) -> None:
-        data = describe_chunks(path)
         shape = _triple(voxels.shape)
-        if not np.array_equal(ChunkReader(path, data, shape, volume_id).read((0, 0, 0), shape), voxels):
+        try:
+            data = describe_chunks(path)
+            same = np.array_equal(ChunkReader(path, data, shape, volume_id).read((0, 0, 0), shape), voxels)
+        except (StoreError, RuntimeError):
+            same = False
+        if not same:
             raise WriteError(
                 f"{volume_id}: read back other voxels than were written; check the disk, then run again",
                 code="write.differs",
