@@ -7,9 +7,7 @@ import typer
 
 import monai_ext
 
-_NAME = typer.Argument(
-    help="Folder name of a bundle, for example hi_end_mae_ct_pretrain.", show_default=False
-)
+_NAME = typer.Argument(help="Folder name of a bundle, for example hi_end_mae_ct_pretrain.", show_default=False)
 
 
 def bundle_path(name: Annotated[str, _NAME]) -> None:
@@ -22,9 +20,7 @@ def bundle_path(name: Annotated[str, _NAME]) -> None:
 
 def config_path(
     name: Annotated[str, _NAME],
-    config: Annotated[
-        str, typer.Argument(help="Name of a configuration: train, inference, tiny, ...")
-    ] = "train",
+    config: Annotated[str, typer.Argument(help="Name of a configuration: train, inference, tiny, ...")] = "train",
 ) -> None:
     """Print the path of a bundle's configuration, ready for 'python -m monai.bundle run --config_file'."""
     folder = _bundle(name) / "configs"

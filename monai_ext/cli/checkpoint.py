@@ -2,9 +2,12 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
+
+if TYPE_CHECKING:
+    from monai_ext.networks.checkpoints import Target
 
 
 class _To(StrEnum):
@@ -19,12 +22,8 @@ def checkpoint(
         Path,
         typer.Argument(metavar="SRC", help="Weights: .safetensors, a state dict or a trainer's checkpoint (.pt)."),
     ],
-    target: Annotated[
-        Path, typer.Argument(metavar="DST", help="Where to write; ends in .safetensors or .pt.")
-    ],
-    to: Annotated[
-        _To, typer.Option(help="Whose names and shapes to write; the segmenter gets the encoder only.")
-    ],
+    target: Annotated[Path, typer.Argument(metavar="DST", help="Where to write; ends in .safetensors or .pt.")],
+    to: Annotated[_To, typer.Option(help="Whose names and shapes to write; the segmenter gets the encoder only.")],
     patch_size: Annotated[
         tuple[int, int, int] | None,
         typer.Option(help="Voxels per patch along x, y, z, if SRC is a segmenter whose patches are not cubes."),
@@ -40,11 +39,10 @@ def checkpoint(
     from monai_ext.base import sha256_of
     from monai_ext.networks.checkpoints import convert_file
 
-    account, sizes = convert_file(
-        source, target, to.value.replace("-", "_"), patch_size=patch_size, published=published
-    )
+    kind = cast("Target", to.value.replace("-", "_"))
+    account, sizes = convert_file(source, target, kind, patch_size=patch_size, published=published)
     for what, name, reason in account.rows():
         typer.echo(f"{what:<8} {name}" + (f"  ({reason})" if reason else ""))
-    typer.echo(f"{source.name}: {sizes}")
+    typer.echo(f"{source.name}: " + ", ".join(f"{name} {value}" for name, value in sizes.items()))
     typer.echo(f"{target.name}: {len(account.loaded)} tensors written, {len(account.dropped)} left out")
     typer.echo(f"sha256 {sha256_of(target)}")

@@ -13,9 +13,7 @@ def demo(
         typer.Option("--input", help="A CT scan of yours to segment too: a file or a DICOM series folder."),
     ] = None,
     output: Annotated[Path, typer.Option(help="Folder for results and the report.")] = Path("monai_ext_demo"),
-    minutes: Annotated[
-        float, typer.Option(help="Time for everything on two CPU cores; training is scaled to it.")
-    ] = 5,
+    minutes: Annotated[float, typer.Option(help="Time for everything on two CPU cores; training is scaled to it.")] = 5,
     seed: Annotated[int, typer.Option(help="Chooses the patients and every random draw.")] = 0,
 ) -> None:
     """See the whole way in five minutes: make patients, pretrain, fine-tune, score, segment, report.

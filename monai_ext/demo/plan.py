@@ -41,9 +41,7 @@ def plan_demo(minutes: float) -> DemoPlan:
     """
     training_s = 60 * minutes - _FIXED_S
     if not training_s >= 15:
-        raise SettingError(
-            f"minutes: {minutes:g} leaves no time to train; give at least 1.5", code="setting.minutes"
-        )
+        raise SettingError(f"minutes: {minutes:g} leaves no time to train; give at least 1.5", code="setting.minutes")
     pretrain = training_s * _PRETRAIN_SHARE / (_PRETRAIN_STEP_S * PRETRAIN_STEPS)
     finetune = training_s * (1 - _PRETRAIN_SHARE) / (_FINETUNE_STEP_S * FINETUNE_STEPS)
     return DemoPlan(

@@ -82,9 +82,7 @@ def _curves(pretraining: list[dict[str, Any]], finetuning: list[dict[str, Any]])
 
 def _previews(folder: Path) -> list[str]:
     pictures = sorted(folder.glob("epoch_*.png"))
-    return (
-        [_data(path.read_bytes()) for path in dict.fromkeys([pictures[0], pictures[-1]])] if pictures else []
-    )
+    return [_data(path.read_bytes()) for path in dict.fromkeys([pictures[0], pictures[-1]])] if pictures else []
 
 
 def _scores(path: Path) -> dict[str, Any]:
@@ -98,9 +96,7 @@ def _scores(path: Path) -> dict[str, Any]:
                 "dice": float(row["dice"]),
                 "hd95": float(row["hd95_mm"]),
                 "surface": float(row["surface_dice"]),
-                "by_case": [
-                    float(r["dice"]) for r in rows if r["class"] == row["class"] and r["case"] != "mean"
-                ],
+                "by_case": [float(r["dice"]) for r in rows if r["class"] == row["class"] and r["case"] != "mean"],
             }
             for row in means
         ],

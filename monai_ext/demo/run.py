@@ -53,9 +53,7 @@ class DemoResult:
     notes: list[str] = field(default_factory=list)
 
 
-def run_demo(
-    output: str | Path, scan: str | Path | None = None, minutes: float = 5, seed: int = 0
-) -> DemoResult:
+def run_demo(output: str | Path, scan: str | Path | None = None, minutes: float = 5, seed: int = 0) -> DemoResult:
     """Run the demonstration and write ``index.html``.
 
     Args:
@@ -87,9 +85,7 @@ def run_demo(
         for source in [folder / "phantoms" / "images" / "phantom_test_00.nii.gz", *chosen]:
             workflow = run_bundle(SEGMENT, ["inference", "tiny"], _segment_settings(folder, source), False)
             result.scans += workflow.parser.get_parsed_content("step").done
-    (folder / "demo.json").write_text(
-        json.dumps({"minutes": minutes, "seconds": result.seconds}), encoding="utf-8"
-    )
+    (folder / "demo.json").write_text(json.dumps({"minutes": minutes, "seconds": result.seconds}), encoding="utf-8")
     write_report(result, plan)
     return result
 

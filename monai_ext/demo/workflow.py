@@ -10,9 +10,7 @@ from monai.bundle import ConfigWorkflow
 from monai_ext import bundle_path
 
 
-def run_bundle(
-    bundle: str, configs: Sequence[str], overrides: Mapping[str, Any], training: bool
-) -> ConfigWorkflow:
+def run_bundle(bundle: str, configs: Sequence[str], overrides: Mapping[str, Any], training: bool) -> ConfigWorkflow:
     """Initialise, run and finalise a bundle's workflow.
 
     Args:

@@ -113,9 +113,7 @@ def make_adamw(
 
 
 def _decays(name: str, parameter: nn.Parameter) -> bool:
-    return (
-        parameter.ndim > 1 and not name.endswith(".bias") and not any(part in name for part in _NEVER_DECAYED)
-    )
+    return parameter.ndim > 1 and not name.endswith(".bias") and not any(part in name for part in _NEVER_DECAYED)
 
 
 def _layer_scales(

@@ -37,7 +37,5 @@ def choose_precision(wish: str, device: torch.device) -> torch.dtype:
 @contextmanager
 def autocast(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
     """Compute in ``dtype`` on the device's own autocast; float32 switches it off."""
-    with torch.autocast(
-        device.type, dtype=dtype if dtype != torch.float32 else None, enabled=dtype != torch.float32
-    ):
+    with torch.autocast(device.type, dtype=dtype if dtype != torch.float32 else None, enabled=dtype != torch.float32):
         yield

@@ -57,8 +57,7 @@ def store_items(store: str, part: str, held_out: float = 0.1, seed: int = 0) -> 
     """
     if part not in ("train", "validation") or not 0 <= held_out < 1:
         raise SettingError(
-            f"part is {part!r} and held_out is {held_out}; "
-            "use 'train' or 'validation', and a share from 0 to below 1",
+            f"part is {part!r} and held_out is {held_out}; use 'train' or 'validation', and a share from 0 to below 1",
             code="setting.held_out",
         )
     ids = sorted(VolumeStore(store).ids, key=lambda name: (derive_seed(seed, "held out", name), name))

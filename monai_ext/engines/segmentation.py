@@ -29,9 +29,7 @@ def with_pretrained(network: nn.Module, path: str | None) -> nn.Module:
     return network
 
 
-def labelled_items(
-    datalist: str, root: str | None, section: str, others: tuple[str, ...] = ()
-) -> list[dict[str, Any]]:
+def labelled_items(datalist: str, root: str | None, section: str, others: tuple[str, ...] = ()) -> list[dict[str, Any]]:
     """List the labelled scans of a datalist's section as ``[{"image", "label", "case"}, ...]``.
 
     Args:

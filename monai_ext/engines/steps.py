@@ -100,9 +100,7 @@ class TrainingStep:
             if scaled:
                 self.scaler.unscale_(engine.optimizer)
             # The scaler skips a step whose float16 gradients overflowed; elsewhere infinity is an error.
-            nn.utils.clip_grad_norm_(
-                engine.network.parameters(), self.clip_norm, error_if_nonfinite=not scaled
-            )
+            nn.utils.clip_grad_norm_(engine.network.parameters(), self.clip_norm, error_if_nonfinite=not scaled)
         if scaled:
             self.scaler.step(engine.optimizer)
             self.scaler.update()

@@ -26,9 +26,7 @@ class TrainingProgress:
         if getattr(engine.state, "rank", 0):
             return
         total = engine.state.max_epochs * engine.state.epoch_length
-        self._bar = tqdm(
-            total=total, initial=engine.state.iteration, desc="training", unit="it", mininterval=0.5
-        )
+        self._bar = tqdm(total=total, initial=engine.state.iteration, desc="training", unit="it", mininterval=0.5)
 
     def _advance(self, engine: Engine) -> None:
         if self._bar is None:
@@ -37,9 +35,7 @@ class TrainingProgress:
         # Reading the loss waits for the device; once per redrawn bar is enough.
         if self._bar.n % 10 == 0 or self._bar.n == self._bar.total:
             loss = float(engine.state.output["loss"])
-            self._loss = (
-                loss if self._loss is None else self._loss + 10 * self.smoothing * (loss - self._loss)
-            )
+            self._loss = loss if self._loss is None else self._loss + 10 * self.smoothing * (loss - self._loss)
             self._bar.set_postfix(epoch=engine.state.epoch, loss=f"{self._loss:.4f}", refresh=False)
 
     def _close(self, engine: Engine, *error: BaseException) -> None:

@@ -28,9 +28,7 @@ class RunSummary:
         if getattr(engine.state, "rank", 0):
             return
         console = Console(soft_wrap=True, highlight=False)
-        console.print(
-            f"[bold]Trained {engine.state.epoch} epochs, {engine.state.iteration} iterations.[/bold]"
-        )
+        console.print(f"[bold]Trained {engine.state.epoch} epochs, {engine.state.iteration} iterations.[/bold]")
         if self.best.best is None:
             console.print("  no validation took place, so no best model was chosen")
         else:

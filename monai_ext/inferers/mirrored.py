@@ -38,22 +38,18 @@ class MirroredSlidingWindow(SlidingWindowInferer):
                 f"mirror_axes: {list(mirror_axes)} is not a set of spatial axes; choose among 0 (x), 1 (y), 2 (z)",
                 code="setting.mirror",
             )
-        super().__init__(
-            tuple(roi_size), sw_batch_size, overlap, mode=window.pop("mode", "gaussian"), **window
-        )
+        super().__init__(tuple(roi_size), sw_batch_size, overlap, mode=window.pop("mode", "gaussian"), **window)
         self.mirror_axes = tuple(mirror_axes)
 
     def __call__(
         self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
     ) -> torch.Tensor:
         """Return logits ``(b, classes, x, y, z)`` on the grid of ``inputs`` ``(b, c, x, y, z)``."""
-        views = chain.from_iterable(
-            combinations(self.mirror_axes, n) for n in range(len(self.mirror_axes) + 1)
-        )
+        views = chain.from_iterable(combinations(self.mirror_axes, n) for n in range(len(self.mirror_axes) + 1))
         total: torch.Tensor | None = None
-        for count, axes in enumerate(views, start=1):
+        for axes in views:
             dims = [axis + 2 for axis in axes]
             logits = super().__call__(inputs.flip(dims), network, *args, **kwargs).flip(dims)
             total = logits if total is None else total.add_(logits)
         assert total is not None  # the empty combination is always among the views
-        return total.div_(count)
+        return total.div_(2 ** len(self.mirror_axes))

@@ -60,9 +60,7 @@ class ClassBalancedDiceCE(nn.Module):
         self.register_buffer("class_weights", weight, persistent=False)
         self.dice_weight = dice_weight
         self.ce_weight = ce_weight
-        self.dice = DiceLoss(
-            include_background=include_background, to_onehot_y=True, softmax=True, batch=batch_dice
-        )
+        self.dice = DiceLoss(include_background=include_background, to_onehot_y=True, softmax=True, batch=batch_dice)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         classes = self._checked(logits, labels)

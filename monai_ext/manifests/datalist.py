@@ -61,17 +61,14 @@ def _load(path: Path) -> dict[str, object]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ManifestError(
-            f"{path.name}: no such datalist; check the path", code="manifest.missing"
-        ) from error
+        raise ManifestError(f"{path.name}: no such datalist; check the path", code="manifest.missing") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ManifestError(
             f"{path.name}: not valid JSON ({error}); repair it or export it again", code="manifest.json"
         ) from error
     if not isinstance(content, dict):
         raise ManifestError(
-            f"{path.name}: a datalist is an object such as {{'training': [...]}}, "
-            f"not a {type(content).__name__}",
+            f"{path.name}: a datalist is an object such as {{'training': [...]}}, not a {type(content).__name__}",
             code="manifest.form",
         )
     return content

@@ -28,9 +28,7 @@ class Account:
         yield from (("initialised", name, reason) for name, reason in self.initialised.items())
 
     def __str__(self) -> str:
-        counts = (
-            f"{len(self.loaded)} loaded, {len(self.dropped)} dropped, {len(self.initialised)} initialised"
-        )
+        counts = f"{len(self.loaded)} loaded, {len(self.dropped)} dropped, {len(self.initialised)} initialised"
         lines = [f"{self.source}: {counts}"]
         for what, names in (("dropped", self.dropped), ("initialised", self.initialised)):
             lines += [f"  {what} {name}: {reason}" for name, reason in names.items()]

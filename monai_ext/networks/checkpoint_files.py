@@ -18,6 +18,8 @@ from torch import Tensor
 from monai_ext.base import SettingError, WeightsError, replacing
 
 _CONTAINERS = ("state_dict", "model")  # the authors' trainer and ours put the weights under these names
+_PICKLE = b"\x80\x02"  # how files of torch before 1.6 begin
+_REFUSALS = ("Unsupported global", "unrecognized function", "unsupported class")  # of torch's safe unpickler
 _NOT_WEIGHTS = "stands beside the weights in the checkpoint"
 
 
@@ -67,9 +69,7 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     return Checkpoint(path.name, tensors, MappingProxyType(dict.fromkeys(beside, _NOT_WEIGHTS)))
 
 
-def write_checkpoint(
-    tensors: Mapping[str, Tensor], path: str | os.PathLike[str], authors: bool = False
-) -> None:
+def write_checkpoint(tensors: Mapping[str, Tensor], path: str | os.PathLike[str], authors: bool = False) -> None:
     """Write weights so that nothing half-written is ever seen, and read them back.
 
     Args:
@@ -131,9 +131,7 @@ def _check_file(path: Path) -> None:
 def _is_safetensors(path: Path) -> bool:
     with path.open("rb") as handle:
         head = handle.read(9)
-    return path.suffix == ".safetensors" or (
-        len(head) == 9 and head[8:] == b"{" and _header_size(head) < 2**27
-    )
+    return path.suffix == ".safetensors" or (len(head) == 9 and head[8:] == b"{" and _header_size(head) < 2**27)
 
 
 def _header_size(head: bytes) -> int:
@@ -149,11 +147,15 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_pickle(path: Path) -> Any:
     zipped = zipfile.is_zipfile(path)
+    with path.open("rb") as handle:
+        pickled = handle.read(2) == _PICKLE
+    if not zipped and not pickled:
+        raise _unreadable(path)
     try:
         # Mapped, a checkpoint with optimizer states costs no memory beyond the weights.
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
-        if "Unsupported" in str(error) and "truncated" not in str(error):
+        if any(words in str(error) for words in _REFUSALS):
             raise WeightsError(
                 f"{path.name}: holds Python objects beside tensors and numbers, which could run code; "
                 "save its state_dict alone, with torch.save(network.state_dict(), ...) or safetensors",

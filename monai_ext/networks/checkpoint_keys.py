@@ -129,8 +129,7 @@ def authors_names(state: Mapping[str, Tensor]) -> dict[str, tuple[str, ...]]:
     table: dict[str, tuple[str, ...]] = {theirs: (ours,) for ours, theirs in _SINGLE.items()}
     layers = dict(_LAYERS)
     layers |= {
-        f"encoder_to_decoder.{n}": f"encoder_to_decoder.{n}"
-        for n in range(count_layers(state, "encoder_to_decoder"))
+        f"encoder_to_decoder.{n}": f"encoder_to_decoder.{n}" for n in range(count_layers(state, "encoder_to_decoder"))
     }
     for stack, block in _BLOCKS.items():
         for number in range(count_layers(state, stack)):
@@ -232,9 +231,7 @@ def _to_vit(ours: dict[str, Tensor], dropped: dict[str, str]) -> dict[str, Tenso
     return found
 
 
-def _from_vit(
-    state: dict[str, Tensor], patch_size: Sequence[int] | None, dropped: dict[str, str]
-) -> dict[str, Tensor]:
+def _from_vit(state: dict[str, Tensor], patch_size: Sequence[int] | None, dropped: dict[str, str]) -> dict[str, Tensor]:
     names = {theirs: ours for ours, theirs in _VIT.items()}
     found: dict[str, Tensor] = {}
     for name, tensor in _without_unused(state, dropped).items():
@@ -268,9 +265,7 @@ def _kernel_shape(
 
 
 def _without_unused(state: dict[str, Tensor], dropped: dict[str, str]) -> dict[str, Tensor]:
-    unused = [
-        name for name in state if re.fullmatch(r"vit\.blocks\.\d+\.norm_cross_attn\.(weight|bias)", name)
-    ]
+    unused = [name for name in state if re.fullmatch(r"vit\.blocks\.\d+\.norm_cross_attn\.(weight|bias)", name)]
     dropped |= dict.fromkeys(unused, _UNUSED_NORM)
     return {name: tensor for name, tensor in state.items() if name not in dropped}
 

@@ -49,13 +49,14 @@ _DEPTHS = (
 
 
 def sizes_of(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return the arguments of :class:`HiEndMAE` that its weights tell, in this package's names.
+    """Return the arguments of :class:`HiEndMAE` that weights in this package's names tell.
 
-    Attention heads cannot be told from the weights, and of the taps only their number, given as ``taps`` when
-    it is that of the published networks. An encoder by itself has no ``decoder_*``.
+    Attention heads cannot be told from the weights, and of the taps only their number, ``cross_depth``. An
+    encoder by itself has nothing of the decoder; learned positions, those of a fine-tuned network, do not
+    tell the ``image_size``.
 
     Raises:
-        WeightsError: the patch embedding or the positions are absent, or the positions fit no grid.
+        WeightsError: the patch embedding or the positions are absent.
 
     >>> from monai_ext.networks import HiEndMAE
     >>> sizes_of(HiEndMAE.tiny().state_dict())["patch_size"]
@@ -68,20 +69,15 @@ def sizes_of(state: Mapping[str, Tensor]) -> dict[str, Any]:
                 code="weights.missing",
             )
     width, channels, *patch_size = state["encoder.patch_embedding.weight"].shape
-    grid = grid_of_positions(state["encoder_pos_embed"])
-    if grid is None:
-        raise WeightsError(
-            f"encoder_pos_embed: {list(state['encoder_pos_embed'].shape)} are not the fixed positions of any "
-            "grid (fine-tuning changes them); load the weights into a network with positions='recomputed'",
-            code="weights.positions",
-        )
     sizes: dict[str, Any] = {
-        "image_size": tuple(cells * voxels for cells, voxels in zip(grid, patch_size, strict=True)),
         "patch_size": tuple(patch_size),
         "in_channels": channels,
         "encoder_width": width,
         "encoder_depth": count_layers(state, "encoder.blocks"),
     }
+    grid = grid_of_positions(state["encoder_pos_embed"])
+    if grid is not None:
+        sizes["image_size"] = tuple(cells * voxels for cells, voxels in zip(grid, patch_size, strict=True))
     if "mask_token" in state:
         sizes["decoder_width"] = state["mask_token"].shape[-1]
         sizes["decoder_self_depth"] = count_layers(state, "decoder.blocks")

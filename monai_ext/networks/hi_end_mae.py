@@ -110,9 +110,7 @@ class HiEndMAE(nn.Module):
             nn.Linear(encoder_width, decoder_width) for _ in range(len(self.taps) + 1)
         )
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_width))
-        self.decoder = CrossTapDecoder(
-            decoder_width, decoder_self_depth, len(self.taps), decoder_heads, patch_voxels
-        )
+        self.decoder = CrossTapDecoder(decoder_width, decoder_self_depth, len(self.taps), decoder_heads, patch_voxels)
         self.encoder_pos_embed = frozen(sincos_positions(self.grid, encoder_width))
         self.decoder_pos_embed = frozen(sincos_positions(self.grid, decoder_width))
         nn.init.trunc_normal_(self.mask_token, std=0.02)

@@ -148,9 +148,7 @@ class HiEndSegmenter(nn.Module):
         **overrides: Any,
     ) -> Self:
         """Return a small network for tests and demonstrations, with the encoder of :meth:`HiEndMAE.tiny`."""
-        return cls(
-            out_channels, image_size, patch_size, **{**ENCODERS["tiny"], "feature_size": 4, **overrides}
-        )
+        return cls(out_channels, image_size, patch_size, **{**ENCODERS["tiny"], "feature_size": 4, **overrides})
 
     def forward(self, image: Tensor) -> Tensor:
         expected = [self.in_channels, self.image_size[0], self.image_size[1], self.image_size[2]]

@@ -19,9 +19,7 @@ def normalise_patches(patches: Tensor, epsilon: float = 1e-6) -> Tensor:
     return (patches - patches.mean(dim=-1, keepdim=True)) / (variance + epsilon).sqrt()
 
 
-def denormalise_patches(
-    prediction: Tensor, patches: Tensor, published: bool = False, epsilon: float = 1e-6
-) -> Tensor:
+def denormalise_patches(prediction: Tensor, patches: Tensor, published: bool = False, epsilon: float = 1e-6) -> Tensor:
     """Undo :func:`normalise_patches` with the mean and variance of the true patches.
 
     Args:

@@ -7,9 +7,9 @@ import numpy as np
 from monai_ext.base import LabelError
 from monai_ext.volumes.refusals import refuse
 
-AIR_HU = (-1100, -700)
+AIR_HU = (-1300, -700)  # noise lies on both sides of -1000
 SOFT_TISSUE_HU = (-200, 200)
-CT_HU = (-1100, 4000)
+CT_HU = (-1300, 4000)
 
 
 def check_hu(voxels: np.ndarray, case: str, *, assume_hu: bool) -> np.ndarray:
@@ -81,8 +81,7 @@ def label_ids(voxels: np.ndarray, case: str, classes: Collection[int] | None) ->
         allowed = f"the classes {_listed(sorted(known))}"
     if wrong:
         raise LabelError(
-            f"{case}: label ids {_listed(wrong)} are not among {allowed}; "
-            "correct the labels or the list of classes",
+            f"{case}: label ids {_listed(wrong)} are not among {allowed}; correct the labels or the list of classes",
             code="label.classes",
             case=case,
         )

@@ -61,9 +61,7 @@ def check_affine(affine: np.ndarray, case: str) -> None:
         GeometryError: naming what is wrong with it.
     """
     if not np.isfinite(affine).all():
-        refuse_geometry(
-            case, "the affine holds values that are not finite", "export the scan again", "scan.affine"
-        )
+        refuse_geometry(case, "the affine holds values that are not finite", "export the scan again", "scan.affine")
     spacing_mm = np.array(spacing_of(affine))
     check_spacing(spacing_mm, case)
     axes = affine[:3, :3] / spacing_mm

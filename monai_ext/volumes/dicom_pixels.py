@@ -122,9 +122,7 @@ def _jpeg(frame: bytes, syntax: str, shape: tuple[int, int], bits: tuple[int, in
     return SimpleITK.GetArrayFromImage(image).reshape(shape)
 
 
-def _pixel_module(
-    frame: bytes, syntax: str, shape: tuple[int, int], bits: tuple[int, int, int, int]
-) -> bytes:
+def _pixel_module(frame: bytes, syntax: str, shape: tuple[int, int], bits: tuple[int, int, int, int]) -> bytes:
     """Return a DICOM file of the pixels alone (PS3.10; explicit VR, little endian)."""
     short = struct.Struct("<H").pack
     frame += b"\x00" * (len(frame) % 2)

@@ -42,9 +42,7 @@ class DicomSlice:
             value = self.header.get(keyword)
         except Exception:
             # pydicom converts on access and raises whatever the bytes provoke.
-            self.refuse(
-                f"has a {keyword} that cannot be parsed", "export the series again", "dicom.unreadable"
-            )
+            self.refuse(f"has a {keyword} that cannot be parsed", "export the series again", "dicom.unreadable")
         return None if value is None or value == "" else value
 
     def words(self, keyword: str) -> list[str]:

@@ -46,8 +46,6 @@ def stacked(slices: list[DicomSlice], case: str) -> tuple[list[DicomSlice], np.n
 
 def _step(positions: np.ndarray, normal: np.ndarray, case: str) -> np.ndarray:
     """Return the vector in mm from each slice to the next, if it is the same for all."""
-    if len(positions) < 2:
-        refuse_geometry(case, "one slice is no volume", "give the whole series", "scan.dimensions")
     gaps = np.diff(positions @ normal)
     doubled = int(np.count_nonzero(gaps < 1e-3))
     if doubled:

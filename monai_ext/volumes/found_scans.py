@@ -39,7 +39,4 @@ def find_scans(source: str | os.PathLike[str]) -> list[FoundScan]:
             code="scan.none",
         )
     names = assign_ids(found.sources, found.root, {})
-    return [
-        FoundScan(item.image, name, item.problem)
-        for item, (name, _) in zip(found.sources, names, strict=True)
-    ]
+    return [FoundScan(item.image, name, item.problem) for item, (name, _) in zip(found.sources, names, strict=True)]

@@ -53,9 +53,7 @@ def shape_of(text: str, count: str, case: str) -> tuple[int, int, int]:
     if not sizes or not all(size.isdecimal() for size in sizes) or count != str(len(sizes)):
         refuse_damaged(case, f"its sizes {text[:60]!r} are not {count[:10]!r} whole numbers")
     if len(sizes) > 3:
-        refuse_geometry(
-            case, f"{'x'.join(sizes)} voxels are a {count}D image", "give one 3D volume", "scan.dimensions"
-        )
+        refuse_geometry(case, f"{'x'.join(sizes)} voxels are a {count}D image", "give one 3D volume", "scan.dimensions")
     return check_shape([int(size) for size in sizes], case)
 
 
@@ -68,9 +66,7 @@ def triple(text: str, key: str, case: str) -> tuple[float, float, float]:
     return x, y, z
 
 
-def check_data(
-    path: Path, stream: BinaryIO, data_file: str | None, size: int, packing: int | None, case: str
-) -> None:
+def check_data(path: Path, stream: BinaryIO, data_file: str | None, size: int, packing: int | None, case: str) -> None:
     """Refuse data that are not exactly ``size`` bytes when unpacked.
 
     Args:

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from monai_ext.volumes.phantom_organs import near, sized, turned
-from monai_ext.volumes.phantom_patient import Patient
+from monai_ext.volumes.phantom_patient import Patient, near, sized, turned
 from monai_ext.volumes.phantom_shapes import AIR_HU, Array, Canvas, Point, Region, capsule, ellipsoid
 from monai_ext.volumes.phantom_trunk import Trunk
 
@@ -45,7 +44,7 @@ def _paint_small_bowel(canvas: Canvas, trunk: Trunk, patient: Patient) -> None:
             x, y, z = (float(v) for v in np.clip(following, (-85, -8, -230), (85, 70, -32)))
             tube = [point, (x, y, z)]
             box = canvas.around(tube, radius)
-            shape = np.maximum(capsule(box, *tube, radius, radius), trunk.cavity[box.slices] + 3)
+            shape = np.maximum(capsule(box, tube[0], tube[1], radius, radius), trunk.cavity[box.slices] + 3)
             canvas.paint(box, shape, patient.hu["bowel"])
             fluid = float(rng.uniform(0, 35)) + contrast
             _fill(canvas, box, shape + WALL_MM, tube, radius, fluid, rng.choice([1.2, 1.2, 1.2, 0.3, -0.3]))

@@ -1,103 +1,10 @@
-"""The phantom's chest and solid organs, in the reference torso's millimetres (see ``phantom_trunk``)."""
+"""The phantom's abdominal organs and vessels, in the reference torso's millimetres (see ``phantom_trunk``)."""
 
 import numpy as np
 
-from monai_ext.volumes.phantom_patient import Patient
-from monai_ext.volumes.phantom_shapes import Array, Canvas, Point, Region, blend, capsule, ellipsoid
+from monai_ext.volumes.phantom_patient import Patient, near, sized, turned
+from monai_ext.volumes.phantom_shapes import Array, Canvas, Region, blend, capsule, ellipsoid
 from monai_ext.volumes.phantom_trunk import Trunk, spine_line
-
-
-def near(rng: np.random.Generator, point: Point, spread_mm: float) -> Point:
-    """A point beside ``point``, within twice the spread."""
-    dx, dy, dz = (float(v) for v in rng.normal(0, spread_mm, 3).clip(-2 * spread_mm, 2 * spread_mm))
-    return point[0] + dx, point[1] + dy, point[2] + dz
-
-
-def sized(rng: np.random.Generator, radii: Point, spread: float = 0.09) -> Point:
-    """Radii that vary together by ``spread`` and each by half of it."""
-    common = rng.uniform(1 - spread, 1 + spread)
-    a, b, c = (common * float(v) for v in rng.uniform(1 - spread / 2, 1 + spread / 2, 3))
-    return radii[0] * a, radii[1] * b, radii[2] * c
-
-
-def turned(rng: np.random.Generator, turn: Point, spread: float = 0.1) -> Point:
-    """Angles beside ``turn``, in radians."""
-    a, b, c = (float(v) for v in rng.uniform(-spread, spread, 3))
-    return turn[0] + a, turn[1] + b, turn[2] + c
-
-
-def paint_lungs(canvas: Canvas, trunk: Trunk, patient: Patient, labels: tuple[int, int]) -> None:
-    """Right and left lung between wall, diaphragm and mediastinum, with vessels that branch from the hilum."""
-    at, rng = canvas.whole, patient.draw("lungs")
-    chest = np.maximum(trunk.cavity + 2, (trunk.dome_z - at.z) * 0.6)
-    middle = ellipsoid(at, (-3, 6, 150), (rng.uniform(25, 32), 88, 170))
-    heavy = rng.uniform(10, 60) * np.clip(-at.y / 80, -1, 1)  # blood sinks to the back of a lying patient
-    canvas.paint(at, np.maximum(chest, middle), -55.0)
-    for side, label in zip((1.0, -1.0), labels, strict=True):
-        lung = np.maximum(np.maximum(chest, -middle), -side * at.x)
-        canvas.paint(at, lung, patient.hu["lung"] + heavy, label)
-        for start, end, first_mm, last_mm in _branches(rng, (side * 30.0, 0.0, 140.0)):
-            box = canvas.around([start, end], first_mm)
-            tube = capsule(box, start, end, first_mm, last_mm)
-            canvas.paint(box, np.maximum(tube, lung[box.slices] + 4), patient.hu["blood"] - 15, None)
-
-
-def _branches(rng: np.random.Generator, hilum: Point) -> list[tuple[Point, Point, float, float]]:
-    side = float(np.sign(hilum[0]))
-    tubes = []
-    for _ in range(22):
-        tip = (
-            side * float(rng.uniform(50, 105)),
-            float(rng.uniform(-75, 60)),
-            float(rng.uniform(20, 235)),
-        )
-        x, y, z = (a + 0.45 * (b - a) for a, b in zip(hilum, tip, strict=True))
-        fork = near(rng, (x, y, z), 6)
-        tubes.append((hilum, fork, 5.0, 2.8))
-        tubes += [(fork, near(rng, tip, 16), 2.8, 1.0) for _ in range(3)]
-    return tubes
-
-
-def paint_heart(canvas: Canvas, trunk: Trunk, patient: Patient, labels: tuple[int, int]) -> None:
-    """Heart with four chambers in a bed of fat, large vessels above it, windpipe and gullet."""
-    rng, hu = patient.draw("heart"), patient.hu
-    place = near(rng, (-20, 18, 112), 5)
-    tilt = turned(rng, (0.25, 0.6, 0.35))
-    size = sized(rng, (56, 44, 50))
-    box = canvas.around([place], 85)
-    floor = (trunk.dome_z[box.slices] + 4 - box.z) * 0.9
-    bed = ellipsoid(box, place, (size[0] + 7, size[1] + 7, size[2] + 7), tilt)
-    canvas.paint(box, np.maximum(bed, floor - 2), hu["fat"] + 15)
-    for start, end, first_mm, last_mm, tissue, label in (
-        ((6.0, 14.0, 140.0), (12.0, 24.0, 200.0), 16.0, 14.0, "blood", labels[1]),
-        ((-8.0, 30.0, 140.0), (-18.0, 8.0, 176.0), 14.0, 12.0, "blood", 0),
-        ((-18.0, 8.0, 172.0), (-44.0, -8.0, 162.0), 10.0, 7.0, "blood", 0),
-        ((-10.0, 8.0, 172.0), (42.0, 0.0, 164.0), 10.0, 7.0, "blood", 0),
-        ((30.0, 10.0, 130.0), (30.0, 12.0, 240.0), 10.0, 9.0, "veins", 0),
-        ((12.0, 24.0, 200.0), (-22.0, -46.0, 205.0), 13.0, 12.0, "blood", labels[1]),
-    ):
-        tube = canvas.around([start, end], first_mm)
-        canvas.paint(tube, capsule(tube, start, end, first_mm, last_mm), hu[tissue], label)
-    muscle = np.maximum(ellipsoid(box, place, size, tilt), floor)
-    canvas.paint(box, muscle, hu["heart"], labels[0])
-    for offset, radii, tissue in (
-        ((-22, 2, -10), (27, 19, 19), "blood"),
-        ((14, 20, -8), (24, 16, 22), "veins"),
-        ((32, -4, 10), (17, 19, 24), "veins"),
-        ((-2, -24, 14), (26, 15, 19), "blood"),
-    ):
-        middle = (place[0] + offset[0], place[1] + offset[1], place[2] + offset[2])
-        chamber = ellipsoid(box, middle, sized(rng, radii), tilt)
-        canvas.paint(box, np.maximum(chamber, muscle + 2), hu[tissue], labels[0])
-    for start, end, radius, inside in (
-        ((2.0, -16.0, 178.0), (2.0, -8.0, 270.0), 9.0, -1000.0),
-        ((2.0, -16.0, 180.0), (34.0, -14.0, 148.0), 6.5, -1000.0),
-        ((2.0, -16.0, 180.0), (-36.0, -14.0, 146.0), 6.5, -1000.0),
-        ((-6.0, -34.0, 75.0), (-2.0, -28.0, 270.0), 6.0, 35.0),
-    ):
-        tube = canvas.around([start, end], radius + 2)
-        canvas.paint(tube, capsule(tube, start, end, radius + 2, radius + 2), 30.0)
-        canvas.paint(tube, capsule(tube, start, end, radius, radius), inside)
 
 
 def paint_liver(canvas: Canvas, trunk: Trunk, patient: Patient, label: int) -> None:
@@ -192,10 +99,10 @@ def paint_vessels(canvas: Canvas, patient: Patient, label: int | None) -> None:
     y = y_middle + half_depth + width + 2 - 16 * up
     radius = width + 1.5 * up - 1.5 * np.clip(-box.z / 100, 0, 1)
     tube = np.maximum(np.hypot(box.x - x, box.y - y) - radius, box.z - 205)
-    canvas.paint(box, tube + 0.0, hu["blood"], label)
+    canvas.paint(box, tube, hu["blood"], label)
     size = rng.uniform(9, 13)
     cava = ((20.0, -26.0, -200.0), (21.0, -28.0, -20.0), (25.0, -20.0, 40.0), (16.0, 2.0, 92.0))
-    for start, end in zip(cava, cava[1:], strict=False):
+    for start, end in pairwise(cava):
         part = canvas.around([start, end], size)
         canvas.paint(part, capsule(part, start, end, size, size), hu["veins"])
     for start, end, radius_mm, tissue in (

@@ -90,3 +90,22 @@ def _draw_tissues(rng: np.random.Generator) -> dict[str, float]:
     hu["spongy"] = rng.uniform(90, 240)  # bone density falls with age
     hu["bone"] = rng.uniform(330, 520)
     return hu
+
+
+def near(rng: np.random.Generator, point: Point, spread_mm: float) -> Point:
+    """A point beside ``point``, within twice the spread."""
+    dx, dy, dz = (float(v) for v in rng.normal(0, spread_mm, 3).clip(-2 * spread_mm, 2 * spread_mm))
+    return point[0] + dx, point[1] + dy, point[2] + dz
+
+
+def sized(rng: np.random.Generator, radii: Point, spread: float = 0.09) -> Point:
+    """Radii that vary together by ``spread`` and each by half of it."""
+    common = rng.uniform(1 - spread, 1 + spread)
+    a, b, c = (common * float(v) for v in rng.uniform(1 - spread / 2, 1 + spread / 2, 3))
+    return radii[0] * a, radii[1] * b, radii[2] * c
+
+
+def turned(rng: np.random.Generator, turn: Point, spread: float = 0.1) -> Point:
+    """Angles beside ``turn``, in radians."""
+    a, b, c = (float(v) for v in rng.uniform(-spread, spread, 3))
+    return turn[0] + a, turn[1] + b, turn[2] + c

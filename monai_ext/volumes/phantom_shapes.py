@@ -6,11 +6,12 @@ distance into a share of the voxel, so that edges carry the partial volume a sca
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[np.float32]
+Array = npt.NDArray[Any]
 Point = tuple[float, float, float]
 
 AIR_HU = -1000.0

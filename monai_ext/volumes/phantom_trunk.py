@@ -105,9 +105,7 @@ def paint_spine(canvas: Canvas, patient: Patient, label: int) -> None:
     arch = np.maximum(canal - 4.5, np.abs(rise) - 0.36 * pitch)
     slant = np.where(at.z < 0, 0.15, 0.55)
     behind = -(canal_y + 8)
-    spike = np.maximum(
-        np.maximum(np.abs(x) - 3.5, np.abs(behind - 13) - 13), np.abs(rise + slant * behind) - 9
-    )
+    spike = np.maximum(np.maximum(np.abs(x) - 3.5, np.abs(behind - 13) - 13), np.abs(rise + slant * behind) - 9)
     wings = np.maximum(np.maximum(np.abs(x) - half_width - 16, np.abs(canal_y - 2) - 4), np.abs(rise) - 6)
     bone, spongy = patient.hu["bone"], patient.hu["spongy"]
     canvas.paint(at, column + 1, 85.0, label)

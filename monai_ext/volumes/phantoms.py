@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -11,12 +11,11 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from monai_ext.base import derive_seed, replacing
+from monai_ext.volumes.phantom_chest import paint_heart, paint_lungs
 from monai_ext.volumes.phantom_gut import paint_gut
 from monai_ext.volumes.phantom_organs import (
-    paint_heart,
     paint_kidneys,
     paint_liver,
-    paint_lungs,
     paint_retroperitoneum,
     paint_spleen,
     paint_vessels,
@@ -87,20 +86,16 @@ def phantom_torso(
     return Phantom(hu, canvas.labels, affine)
 
 
-def _scan(hu: npt.NDArray[np.float32], trunk: Trunk, patient: Patient) -> npt.NDArray[np.int16]:
+def _scan(hu: npt.NDArray[Any], trunk: Trunk, patient: Patient) -> npt.NDArray[np.int16]:
     """Add what a scanner adds: noise, stronger in the middle, a little blur, and a calibration error."""
     rng = patient.draw("noise")
     fine = ndimage.gaussian_filter(rng.standard_normal(hu.shape, dtype=np.float32), 0.55, truncate=2.5)
-    coarse = ndimage.zoom(
-        rng.standard_normal([-(-n // 3) + 1 for n in hu.shape], dtype=np.float32), 3, order=1
-    )
+    coarse = ndimage.zoom(rng.standard_normal([-(-n // 3) + 1 for n in hu.shape], dtype=np.float32), 3, order=1)
     coarse = coarse[tuple(slice(n) for n in hu.shape)]
     depth = np.clip(1.15 - 0.55 * trunk.radius, 0.4, 1.15)
     noise = patient.noise_hu * depth * fine / fine.std() + 5.0 * coarse
     tissue = ndimage.gaussian_filter(hu, 0.35, truncate=3)
-    hu_out: npt.NDArray[np.int16] = np.clip(np.rint(tissue + noise + patient.offset_hu), -1024, 3071).astype(
-        np.int16
-    )
+    hu_out: npt.NDArray[np.int16] = np.clip(np.rint(tissue + noise + patient.offset_hu), -1024, 3071).astype(np.int16)
     return hu_out
 
 

@@ -1,15 +1,16 @@
 """RAS orientation and a new spacing, on the grid of MONAI's ``Orientation`` and ``Spacing``.
 
-scipy places each sample where MONAI does, in a third of the time and without a coordinate for every voxel,
-which would take seven times the volume's memory.
+scipy scales along the axes in a third of the time of MONAI's resampling and without a coordinate for every
+voxel, which would take seven times the volume's memory; and workers need not import MONAI.
 """
 
 from collections.abc import Sequence
 
 import nibabel as nib
 import numpy as np
-from monai.data.utils import compute_shape_offset, zoom_affine
 from scipy import ndimage
+
+from monai_ext.volumes.checks import spacing_of
 
 
 def to_ras(voxels: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -24,7 +25,7 @@ def to_ras(voxels: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarr
 def to_spacing(
     voxels: np.ndarray, affine: np.ndarray, spacing_mm: Sequence[float], *, nearest: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Resample a volume to a spacing, keeping its orientation and its first voxel's centre.
+    """Resample a volume to a spacing, keeping its axes and its first voxel's centre.
 
     Args:
         voxels: ``(x, y, z)``.
@@ -35,14 +36,14 @@ def to_spacing(
     Returns:
         The volume on the new grid, of the same type, and that grid's affine.
     """
-    target = zoom_affine(affine, spacing_mm, diagonal=False)
-    shape, offset = compute_shape_offset(voxels.shape, affine, target)
-    target[:3, 3] = offset
-    # float32 affines carry 1e-7 of noise, which would shift a grid that is right already.
-    index = np.round(np.linalg.solve(affine, target), 9)
-    if np.allclose(index, np.eye(4), rtol=0, atol=1e-6) and tuple(shape) == voxels.shape:
+    zoom = np.divide(spacing_mm, spacing_of(affine))
+    # float32 headers round by 1e-7, which would blur a grid that is right already.
+    zoom[np.abs(zoom - 1) < 1e-6] = 1
+    if (zoom == 1).all():
         return voxels, affine
+    # Steps from the first to the last voxel's centre: what MONAI calls scale_extent=False.
+    shape = np.round((np.array(voxels.shape) - 1) / zoom + 1).astype(int)
     resampled = ndimage.affine_transform(
-        voxels, index[:3, :3], index[:3, 3], tuple(map(int, shape)), order=0 if nearest else 1, mode="nearest"
+        voxels, zoom, output_shape=tuple(shape.tolist()), order=0 if nearest else 1, mode="nearest"
     )
-    return resampled, target
+    return resampled, affine @ np.diag([*zoom, 1])

@@ -59,24 +59,16 @@ def _files(folder: Path, case: str) -> list[Path]:
     if folders:
         what = f"the folder holds {folders} folder{'s' if folders > 1 else ''}"
         refuse(case, what, "give the folder of one DICOM series", "dicom.folders")
-    files = [
-        entry
-        for entry in entries
-        if entry.name != "DICOMDIR" and not entry.name.lower().endswith(_BESIDE_SLICES)
-    ]
+    files = [entry for entry in entries if entry.name != "DICOMDIR" and not entry.name.lower().endswith(_BESIDE_SLICES)]
     if not files:
         refuse(case, "the folder holds no scan", "give the folder of one DICOM series", "scan.empty")
     return files
 
 
 def _one_series(files: list[Path], case: str) -> list[DicomSlice]:
-    slices = [
-        open_slice(path, f"file {number} of {len(files)}", case) for number, path in enumerate(files, 1)
-    ]
+    slices = [open_slice(path, f"file {number} of {len(files)}", case) for number, path in enumerate(files, 1)]
     # De-identified series may have empty UIDs; their number then has to tell series apart.
-    series = Counter(
-        str(item.value("SeriesInstanceUID") or f"number {item.value('SeriesNumber')}") for item in slices
-    )
+    series = Counter(str(item.value("SeriesInstanceUID") or f"number {item.value('SeriesNumber')}") for item in slices)
     if len(series) > 1:
         sizes = ", ".join(str(size) for _, size in series.most_common(10))
         what = f"the folder mixes {len(series)} series (of {sizes} files)"
@@ -87,9 +79,7 @@ def _one_series(files: list[Path], case: str) -> list[DicomSlice]:
 def _check_slice(item: DicomSlice, *, assume_hu: bool) -> None:
     """Refuse what is no plain slice of CT."""
     if item.words("Modality") != ["CT"] and not assume_hu:
-        item.refuse(
-            "is not CT by its modality", "give CT, or pass --assume-hu if it is in HU", "dicom.modality"
-        )
+        item.refuse("is not CT by its modality", "give CT, or pass --assume-hu if it is in HU", "dicom.modality")
     if item.number("NumberOfFrames", 1) != 1:
         item.refuse("holds several frames", "convert it to one file a slice", "dicom.multiframe")
     if "LOCALIZER" in item.words("ImageType"):

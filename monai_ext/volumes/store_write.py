@@ -57,29 +57,36 @@ def write_volume(folder: Path, volume: NewVolume) -> StoreRecord:
     """
     with _locked(folder, volume.id):
         remove_volume(folder, volume.id)
-        image = _write_data(folder, volume.id, "image", volume.hu)
-        label = None if volume.label is None else _write_data(folder, volume.id, "label", volume.label)
-        record = StoreRecord(
-            id=volume.id,
-            shape=_triple(volume.hu.shape),
-            affine=volume.affine,
-            spacing_mm=volume.spacing_mm,
-            source=volume.source,
-            source_root=volume.source_root,
-            source_sha256=volume.source_sha256,
-            source_shape=volume.source_shape,
-            source_affine=volume.source_affine,
-            settings=volume.settings,
-            body_box=volume.body.box,
-            packed_body=pack_voxels(volume.body.voxels, _triple(volume.hu.shape)),
-            image=image,
-            label=label,
-            label_source=volume.label_source,
-        )
-        sidecar = sidecar_path(folder, volume.id)
-        with replacing(sidecar) as temporary:
-            temporary.write_text(record_text(record), encoding="utf-8")
-        return read_record(sidecar)
+        try:
+            record = _record(folder, volume)
+            with replacing(sidecar_path(folder, volume.id)) as temporary:
+                temporary.write_text(record_text(record), encoding="utf-8")
+        except BaseException:
+            remove_volume(folder, volume.id)
+            raise
+        return record
+
+
+def _record(folder: Path, volume: NewVolume) -> StoreRecord:
+    # Writes the data, for the record holds their checksums.
+    shape = _triple(volume.hu.shape)
+    return StoreRecord(
+        id=volume.id,
+        shape=shape,
+        affine=volume.affine,
+        spacing_mm=volume.spacing_mm,
+        source=volume.source,
+        source_root=volume.source_root,
+        source_sha256=volume.source_sha256,
+        source_shape=volume.source_shape,
+        source_affine=volume.source_affine,
+        settings=volume.settings,
+        body_box=volume.body.box,
+        packed_body=pack_voxels(volume.body.voxels, shape),
+        image=_write_data(folder, volume.id, "image", volume.hu),
+        label=None if volume.label is None else _write_data(folder, volume.id, "label", volume.label),
+        label_source=volume.label_source,
+    )
 
 
 def remove_volume(folder: Path, volume_id: str) -> None:

@@ -63,9 +63,8 @@ def test_every_type(tmp_path, ending, dtype):
 @pytest.mark.parametrize(("space", "signs"), [("right-anterior-superior", (1, 1)), ("LAS", (-1, 1)), ("LPS", (-1, -1))])
 def test_nrrd_spaces(tmp_path, space, signs):
     path = edit(save(tmp_path / "a.nrrd"), b"left-posterior-superior", space.encode())
-    affine = affine_of_itk(itk_image())
-    expected = np.diag([-signs[0], -signs[1], 1, 1]) @ np.diag([-1, -1, 1, 1]) @ affine
-    expected = np.diag([signs[0], signs[1], 1, 1]) @ np.diag([-1, -1, 1, 1]) @ affine
+    written = np.diag([-1, -1, 1, 1]) @ affine_of_itk(itk_image())  # the numbers of the file, in whatever axes
+    expected = np.diag([*signs, 1, 1]) @ written
     np.testing.assert_allclose(read_scan(path).affine, expected, rtol=0, atol=1e-12)
 
 
@@ -106,21 +105,16 @@ NRRD = {
     "no value": (b"type: short\n", b"type: short\nnonsense\n", "scan.damaged", "without a value"),
     "text": (b"encoding: raw", b"encoding: txt", "scan.damaged", "encoding 'txt'"),
     "skip": (b"encoding:", b"byte skip: 3\nencoding:", "scan.damaged", "skipped"),
-    "nan spacing": (b"(1.2", b"(nan", "scan.spacing", "spacing along x is nan"),
-    "zero spacing": (b"0,0,2.5)", b"0,0,0)", "scan.spacing", "spacing along z is 0"),
+    "nan spacing": (b"(0,0,2.5)", b"(0,nan,2.5)", "scan.spacing", "spacing along z is nan"),
+    "zero spacing": (b"(0,0,2.5)", b"(0,0,0)", "scan.spacing", "spacing along z is 0"),
 }
 
 
 @pytest.mark.parametrize("bad", NRRD)
 def test_bad_nrrd(tmp_path, bad):
     old, new, code, sentence = NRRD[bad]
-    path = save(tmp_path / "case_7.nrrd")
-    content = path.read_bytes()
-    if bad == "zero spacing":
-        old = content[content.index(b"space directions") :].split(b"\n")[0].rsplit(b" ", 1)[1]
-        new = b"(0,0,0)"
     with pytest.raises(ScanError, match=rf"^case_7: .*{sentence}") as caught:
-        read_scan(edit(path, old, new))
+        read_scan(edit(save(tmp_path / "case_7.nrrd"), old, new))
     assert caught.value.code == code
 
 
@@ -145,8 +139,6 @@ META = {
     "list": (b"ElementDataFile = LOCAL", b"ElementDataFile = LIST", "scan.damaged", "not beside its header"),
     "away": (b"ElementDataFile = LOCAL", b"ElementDataFile = ../x.raw", "scan.damaged", "not beside its header"),
     "absolute": (b"ElementDataFile = LOCAL", b"ElementDataFile = /etc/passwd", "scan.damaged", "not beside"),
-    "singular": (b"0.8 0.6 0 -0.6 0.8 0 0 0 1", b"0.8 0.6 0 0.8 0.6 0 0 0 1", "scan.*", "right angles"),
-    "sheared": (b"0.8 0.6 0 -0.6 0.8 0 0 0 1", b"1 0 0 0 1 0 0 0.2 0.98", "scan.*", "right angles"),
 }
 
 
@@ -158,8 +150,16 @@ def test_bad_metaimage(tmp_path, bad):
     folder.mkdir()
     with pytest.raises(ScanError, match=rf"^case_7: .*{sentence}") as caught:
         read_scan(edit(save(folder / "case_7.mha"), old, new))
-    assert caught.value.code == code or code == "scan.*"
+    assert caught.value.code == code
     assert "Doe" not in str(caught.value)
+
+
+@pytest.mark.parametrize("matrix", [b"1 0 0 1 0 0 0 0 1", b"1 0 0 0 1 0 0 0.2 0.98"])
+def test_singular_and_sheared(tmp_path, matrix):
+    path = save(tmp_path / "case_7.mha")
+    line = next(line for line in path.read_bytes().split(b"\n") if line.startswith(b"TransformMatrix"))
+    with pytest.raises(ScanError, match=r"^case_7: .*right angles"):
+        read_scan(edit(path, line, b"TransformMatrix = " + matrix))
 
 
 @pytest.mark.parametrize("ending", ["nrrd", "mha"])
@@ -179,7 +179,7 @@ def test_flipped_bits_in_compressed_data(tmp_path, ending):
     content = bytearray(path.read_bytes())
     content[-300] ^= 0xFF
     path.write_bytes(content)
-    with pytest.raises(ScanError, match="checksum|truncated|bytes of voxels"):
+    with pytest.raises(ScanError, match=r"checksum|truncated|bytes of voxels"):
         read_scan(path)
 
 

@@ -85,6 +85,11 @@ class Comparison:
         if not ok:
             self.note(f"{name}: {_shown(stored)} is stored, {_shown(computed)} was computed")
 
+    def absent(self, name: str) -> None:
+        """Report what this package has and the file should hold too."""
+        self._lines[name] = Line(self.file, name, None, None, ok=False)
+        self.note(f"{name}: not in the file")
+
     def setting(self, *names: str) -> None:
         """Take values as settings that this file's run was built from: they are no outputs."""
         self._inputs.update(names)
@@ -100,7 +105,8 @@ class Comparison:
             self.note(f"not compared: {', '.join(forgotten)}")
         for name in forgotten:
             self._lines[name] = Line(self.file, name, None, None, ok=False)
-        return [self._lines[name] for name in self.stored if name in self._lines]
+        order = {name: number for number, name in enumerate(self.stored)}
+        return sorted(self._lines.values(), key=lambda line: order.get(line.tensor, len(order)))
 
 
 def is_numeric(value: Any) -> bool:
@@ -116,6 +122,8 @@ def _float64(value: Any) -> torch.Tensor:
 
 
 def _largest_difference(expected: torch.Tensor, actual: torch.Tensor) -> float | None:
+    if expected.numel() == actual.numel() == 1:  # a number may be stored as a tensor of one
+        expected, actual = expected.reshape(()), actual.reshape(())
     if expected.shape != actual.shape:
         return None
     error = float((expected - actual).abs().max()) if expected.numel() else 0.0

@@ -1,0 +1,131 @@
+"""The pretraining bundle, run the way users and the model zoo run it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigWorkflow
+
+from monai_ext.base import SettingError, StoreError
+
+BUNDLE = "hi_end_mae_ct_pretrain"
+Run = Callable[..., ConfigWorkflow]
+
+
+def weights(folder: str, iteration: int) -> dict[str, torch.Tensor]:
+    path = Path(folder) / "models" / f"checkpoint_iteration={iteration}.pt"
+    content: dict[str, torch.Tensor] = torch.load(path, weights_only=True)["model"]
+    return content
+
+
+def test_training_leaves_what_its_readme_promises(run_flow: Run, pretrain_settings: dict[str, Any]) -> None:
+    run_flow(BUNDLE, ["train"], True, pretrain_settings)
+    folder = Path(pretrain_settings["output_dir"])
+    rows = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert all(0 < row["val_loss"] < 5 for row in rows)
+    assert (folder / "models" / "model.pt").exists()
+    assert sorted(p.name for p in (folder / "previews").iterdir()) == ["epoch_0001.png", "epoch_0002.png"]
+    assert list((folder / "tensorboard").iterdir())
+    assert len(list((folder / "models").glob("checkpoint_*"))) == 2  # the newest two are kept
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3, 4, 5])
+def test_a_resumed_run_ends_with_the_same_weights_bit_for_bit(
+    run_flow: Run, pretrain_settings: dict[str, Any], tmp_path: Path, stop: int
+) -> None:
+    whole = {**pretrain_settings, "output_dir": str(tmp_path / "whole"), "ckpt_keep": 99}
+    run_flow(BUNDLE, ["train"], True, whole)
+    last = 6  # two epochs of three iterations
+    expected = weights(whole["output_dir"], last)
+    saved = tmp_path / "whole" / "models" / f"checkpoint_iteration={stop}.pt"
+    resumed = {**pretrain_settings, "output_dir": str(tmp_path / "resumed"), "resume": str(saved)}
+    run_flow(BUNDLE, ["train"], True, resumed)
+    ours = weights(resumed["output_dir"], last)
+    assert ours.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(ours[name], tensor), name
+
+
+def test_the_best_model_survives_a_resume(run_flow: Run, pretrain_settings: dict[str, Any], tmp_path: Path) -> None:
+    run_flow(BUNDLE, ["train"], True, pretrain_settings)
+    best = Path(pretrain_settings["output_dir"]) / "models" / "model.pt"
+    before = best.read_bytes()
+    flow = run_flow(
+        BUNDLE,
+        ["train"],
+        True,
+        # Learning this fast makes the model worse.
+        {**pretrain_settings, "resume": True, "epochs": 3, "learning_rate": 1e-4, "lr_scheduler#epochs": 2},
+    )
+    keeper = flow.parser.get_parsed_content("best_model")
+    rows = [
+        json.loads(line) for line in (Path(pretrain_settings["output_dir"]) / "history.jsonl").read_text().splitlines()
+    ]
+    assert keeper.best == min(row["val_loss"] for row in rows)
+    if keeper.epoch <= 2:
+        assert best.read_bytes() == before
+
+
+def test_a_folder_with_a_run_is_not_overwritten(run_flow: Run, pretrain_settings: dict[str, Any]) -> None:
+    run_flow(BUNDLE, ["train"], True, pretrain_settings)
+    with pytest.raises(RuntimeError) as caught:
+        run_flow(BUNDLE, ["train"], True, pretrain_settings)
+    cause: BaseException | None = caught.value
+    while cause is not None and not isinstance(cause, SettingError):
+        cause = cause.__cause__
+    assert "already holds a run at iteration 6; pass --resume true" in str(cause)
+
+
+def test_a_store_of_one_scan_cannot_hold_any_out(tmp_path: Path, store: Path) -> None:
+    from monai_ext.engines import store_items
+
+    one = tmp_path / "one"
+    one.mkdir()
+    for path in store.glob("phantom_training_00*"):
+        (one / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(StoreError, match=r"holds 1 scan\(s\), too few"):
+        store_items(str(one), "train", 0.5)
+    assert store_items(str(one), "train", 0) == [{"image": "phantom_training_00"}]
+
+
+def test_parts_of_a_store_are_disjoint_and_stable(store: Path) -> None:
+    from monai_ext.engines import store_items
+
+    parts = [{item["image"] for item in store_items(str(store), part, 0.3)} for part in ("train", "validation")]
+    assert not parts[0] & parts[1]
+    assert len(parts[0] | parts[1]) == 6
+    assert parts[1]
+
+
+def test_inference_reconstructs_on_the_scans_own_grid(
+    run_flow: Run, pretrain_settings: dict[str, Any], phantoms: Path, tmp_path: Path
+) -> None:
+    run_flow(BUNDLE, ["train"], True, pretrain_settings)
+    network = {k: v for k, v in pretrain_settings.items() if "network_def" in k or k.endswith("_size")}
+    network.pop("batch_size")
+    scan = phantoms / "images" / "phantom_test_00.nii.gz"
+    run_flow(
+        BUNDLE,
+        ["inference"],
+        False,
+        {
+            **network,
+            "dataset_dir": str(scan),
+            "output_dir": str(tmp_path / "out"),
+            "weights": str(Path(pretrain_settings["output_dir"]) / "models" / "model.pt"),
+            "spacing_mm": [6.0, 6.0, 6.0],
+        },
+    )
+    written = nib.load(tmp_path / "out" / "phantom_test_00" / "phantom_test_00_reconstruction.nii.gz")
+    source = nib.load(scan)
+    np.testing.assert_allclose(written.affine, source.affine, atol=1e-5)
+    hu, ours = np.clip(source.get_fdata(), -175, 250), written.get_fdata()
+    # A quarter of the patches is shown as given; rounding to whole HU is all that may differ there.
+    assert (np.abs(ours - hu) <= 1).mean() > 0.2
+    assert ours.shape == hu.shape

@@ -1,0 +1,74 @@
+"""Ids are file names, differ where scans differ, and stay from run to run."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from monai_ext.volumes.prepare_ids import assign_ids, root_mark
+from monai_ext.volumes.prepare_sources import Source
+
+ROOT = Path("/data/ct")
+
+
+def source(relative: str, case: str | None = None) -> Source:
+    return Source(ROOT / relative, relative, case or Path(relative).name.split(".nii")[0])
+
+
+def stored(**volumes: tuple[str, str]) -> Any:
+    return {name: SimpleNamespace(source_root=mark, source=path) for name, (mark, path) in volumes.items()}
+
+
+def ids(sources: list[Source], known: Any = None, root: Path = ROOT) -> list[str]:
+    return [volume_id for volume_id, _ in assign_ids(sources, root, known or {})]
+
+
+def test_id_is_the_base_name():
+    assert ids([source("x/a.nii.gz"), source("x/b.nii")]) == ["a", "b"]
+
+
+def test_shared_names_are_told_apart_by_their_paths():
+    first, second, third = ids([source("x/a.nii"), source("y/a.nii"), source("y/A.nii")])
+    assert len({first, second, third}) == 3
+    assert [name[:2] for name in (first, second, third)] == ["a-", "a-", "A-"]  # some file systems equate a and A
+    assert len(first) == len("a-") + 8
+    assert ids([source("y/A.nii"), source("y/a.nii"), source("x/a.nii")]) == [third, second, first]
+
+
+def test_known_scans_keep_their_ids():
+    known = stored(a=(root_mark(ROOT), "x/a.nii"), **{"old-name": (root_mark(ROOT), "z/b.nii")})
+    first, second, third = ids([source("x/a.nii"), source("y/a.nii"), source("z/b.nii")], known)
+    assert (first, third) == ("a", "old-name")
+    assert second.startswith("a-")
+
+
+def test_scan_of_another_root_never_takes_an_id():
+    known = stored(a=(root_mark(Path("/other")), "x/a.nii"))
+    ((volume_id, moved),) = assign_ids([source("x/a.nii")], ROOT, known)
+    assert volume_id.startswith("a-")
+    assert moved == ("a",)  # the same scan if its checksum is the same
+
+
+@pytest.mark.parametrize(
+    ("case", "name"),
+    [
+        ("../up", "_up"),
+        ("a/b c", "a_b_c"),
+        (".hidden", "hidden"),
+        ("-rf", "rf"),
+        ("x.label", "x_label"),
+        ("x.JSON", "x_JSON"),
+        ("größe", "größe"),
+        ("..", "scan"),
+        ("n" * 300, "n" * 120),
+    ],
+)
+def test_any_case_becomes_a_file_name(case, name):
+    assert ids([source("a.nii", case)]) == [name]
+
+
+def test_root_mark_does_not_show_the_path():
+    mark = root_mark(Path("/data/Doe^Jane"))
+    assert len(mark) == 8
+    assert int(mark, 16) != int(root_mark(Path("/data/Roe^Richard")), 16)

@@ -1,0 +1,48 @@
+"""Jobs survive the death of a worker, other than the one that caused it."""
+
+import pytest
+
+from monai_ext.volumes.prepare_pool import run_jobs
+
+DEADLY = "__import__('os').kill(__import__('os').getpid(), 9)"  # jobs here are what eval() is given
+
+
+def died(job: str) -> str:
+    return f"died: {job[:10]}"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_every_job_is_done_once(workers):
+    assert sorted(run_jobs(eval, [f"{number} ** 2" for number in range(11)], workers, died)) == [
+        number**2 for number in range(11)
+    ]
+
+
+def test_death_of_a_worker_costs_its_job_alone():
+    jobs = ["1 + 1", DEADLY, "2 + 2", "3 + 3", DEADLY, "4 + 4", "5 + 5"]
+    results = list(run_jobs(eval, jobs, 2, died))
+    assert sorted(map(str, results)) == ["10", "2", "4", "6", "8", "died: __import__", "died: __import__"]
+
+
+def test_jobs_are_handed_out_few_at_a_time():
+    asked = []
+
+    class Jobs(list[str]):
+        def __iter__(self):
+            for job in super().__iter__():
+                asked.append(job)
+                yield job
+
+    results = run_jobs(eval, Jobs(["1"] * 5), 0, died)
+    assert next(results) == 1
+    assert len(asked) == 1
+
+
+def test_stopping_early_ends_the_workers():
+    results = run_jobs(eval, ["7"] * 50, 2, died)
+    assert next(results) == 7
+    results.close()
+
+
+def test_no_jobs():
+    assert list(run_jobs(eval, [], 2, died)) == []
