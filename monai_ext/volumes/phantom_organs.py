@@ -1,10 +1,29 @@
 """The phantom's abdominal organs and vessels, in the reference torso's millimetres (see ``phantom_trunk``)."""
 
+from itertools import pairwise
+
 import numpy as np
 
 from monai_ext.volumes.phantom_patient import Patient, near, sized, turned
 from monai_ext.volumes.phantom_shapes import Array, Canvas, Region, blend, capsule, ellipsoid
 from monai_ext.volumes.phantom_trunk import Trunk, spine_line
+
+# From, to, radius in mm, what flows inside: renal vessels, mesenteric artery and vein, portal and splenic vein.
+BRANCHES = (
+    ((-8.0, -20.0, -18.0), (-46.0, -40.0, -22.0), 4.0, "blood"),
+    ((18.0, -24.0, -26.0), (46.0, -40.0, -34.0), 5.0, "veins"),
+    ((-8.0, -20.0, -2.0), (-4.0, 20.0, -60.0), 4.0, "blood"),
+    ((6.0, 14.0, -60.0), (12.0, 2.0, 0.0), 6.0, "portal"),
+    ((12.0, 2.0, 0.0), (26.0, 4.0, 22.0), 7.0, "portal"),
+    ((10.0, 2.0, 2.0), (-70.0, -26.0, 24.0), 4.0, "portal"),
+)
+VENA_CAVA = ((20.0, -26.0, -200.0), (21.0, -28.0, -20.0), (25.0, -20.0, 40.0), (16.0, 2.0, 92.0))
+# Courses of psoas (two pieces) and quadratus lumborum on the right: from, to, radius at either end in mm.
+BACK_MUSCLES = (
+    ((24.0, -58.0, -10.0), (40.0, -50.0, -80.0), 6.0, 17.0),
+    ((40.0, -50.0, -80.0), (54.0, -34.0, -190.0), 17.0, 20.0),
+    ((58.0, -78.0, -10.0), (68.0, -76.0, -110.0), 8.0, 14.0),
+)
 
 
 def paint_liver(canvas: Canvas, trunk: Trunk, patient: Patient, label: int) -> None:
@@ -45,10 +64,10 @@ def paint_spleen(canvas: Canvas, trunk: Trunk, patient: Patient, label: int) -> 
     canvas.paint(box, spleen, patient.hu["spleen"], label)
 
 
-def paint_kidneys(canvas: Canvas, patient: Patient, labels: tuple[int, int]) -> None:
+def paint_kidneys(canvas: Canvas, patient: Patient, right: int, left: int) -> None:
     """Beans in beds of fat beside the spine, upper poles inward; the right one lies lower, under the liver."""
     hu = patient.hu
-    for side, height, label in ((1.0, -34, labels[0]), (-1.0, -20, labels[1])):
+    for side, height, label in ((1.0, -34, right), (-1.0, -20, left)):
         rng = patient.draw(f"kidney {side:+.0f}")
         middle = near(rng, (side * 60, -46, height), 5)
         size = sized(rng, (29, 27, 54), 0.12)
@@ -75,11 +94,8 @@ def paint_retroperitoneum(canvas: Canvas, patient: Patient) -> None:
     canvas.paint(bed, np.maximum((ring - 1) * 36, bed.z - 35), hu["fat"] + 8)
     size = rng.uniform(0.8, 1.2)
     for side in (1.0, -1.0):
-        for start, end, first_mm, last_mm in (
-            ((side * 24, -58.0, -10.0), (side * 40, -50.0, -80.0), 6.0, 17.0),
-            ((side * 40, -50.0, -80.0), (side * 54, -34.0, -190.0), 17.0, 20.0),
-            ((side * 58, -78.0, -10.0), (side * 68, -76.0, -110.0), 8.0, 14.0),
-        ):
+        for (x0, y0, z0), (x1, y1, z1), first_mm, last_mm in BACK_MUSCLES:
+            start, end = (side * x0, y0, z0), (side * x1, y1, z1)
             box = canvas.around([start, end], 26)
             canvas.paint(box, capsule(box, start, end, first_mm * size, last_mm * size), hu["muscle"])
     path = [near(rng, point, 4) for point in ((34, 8, -22), (8, 4, -2), (-30, -8, 8), (-74, -26, 20))]
@@ -88,8 +104,8 @@ def paint_retroperitoneum(canvas: Canvas, patient: Patient) -> None:
         canvas.paint(box, capsule(box, start, end, first_mm, last_mm), hu["pancreas"])
 
 
-def paint_vessels(canvas: Canvas, patient: Patient, label: int | None) -> None:
-    """Aorta left of and before the spine, inferior vena cava right of it, renal and splanchnic branches."""
+def paint_vessels(canvas: Canvas, patient: Patient, label: int) -> None:
+    """Descending aorta left of and before the spine, inferior vena cava right of it, renal and splanchnic branches."""
     rng, hu = patient.draw("vessels"), patient.hu
     width, wander = rng.uniform(9.5, 13), rng.uniform(-4, 4)
     box = canvas.region((-70, -100, -400), (30, 30, 215))
@@ -101,17 +117,9 @@ def paint_vessels(canvas: Canvas, patient: Patient, label: int | None) -> None:
     tube = np.maximum(np.hypot(box.x - x, box.y - y) - radius, box.z - 205)
     canvas.paint(box, tube, hu["blood"], label)
     size = rng.uniform(9, 13)
-    cava = ((20.0, -26.0, -200.0), (21.0, -28.0, -20.0), (25.0, -20.0, 40.0), (16.0, 2.0, 92.0))
-    for start, end in pairwise(cava):
+    for start, end in pairwise(VENA_CAVA):
         part = canvas.around([start, end], size)
         canvas.paint(part, capsule(part, start, end, size, size), hu["veins"])
-    for start, end, radius_mm, tissue in (
-        ((-8.0, -20.0, -18.0), (-46.0, -40.0, -22.0), 4.0, "blood"),
-        ((18.0, -24.0, -26.0), (46.0, -40.0, -34.0), 5.0, "veins"),
-        ((-8.0, -20.0, -2.0), (-4.0, 20.0, -60.0), 4.0, "blood"),
-        ((6.0, 14.0, -60.0), (12.0, 2.0, 0.0), 6.0, "portal"),
-        ((12.0, 2.0, 0.0), (26.0, 4.0, 22.0), 7.0, "portal"),
-        ((10.0, 2.0, 2.0), (-70.0, -26.0, 24.0), 4.0, "portal"),
-    ):
+    for start, end, radius_mm, tissue in BRANCHES:
         part = canvas.around([start, end], radius_mm)
         canvas.paint(part, capsule(part, start, end, radius_mm, radius_mm), hu[tissue])

@@ -15,7 +15,7 @@ from monai_ext.base import StoreError, WriteError, replacing
 from monai_ext.volumes.body import Body
 from monai_ext.volumes.store_chunks import ChunkReader, describe_chunks, write_chunks
 from monai_ext.volumes.store_record import ChunkedData, LabelSource, StoreRecord, Triple, pack_voxels
-from monai_ext.volumes.store_sidecar import data_path, read_record, record_text, sidecar_path
+from monai_ext.volumes.store_sidecar import data_path, record_text, sidecar_path
 
 LOCK = ".lock"
 # What file systems without locks answer; checksums then still tell when two writers mixed their files.

@@ -29,9 +29,7 @@ def test_seeds_spread_over_the_whole_range() -> None:
 def test_window_maps_its_ends_to_zero_and_one_and_clips() -> None:
     volume = torch.tensor([-1000, -175, 37, 250, 3000], dtype=torch.int16)
     expected = torch.tensor([0, 0, (37 + 175) / 425, 1, 1])
-    torch.testing.assert_close(
-        window_hu(volume, (-175, 250)), expected, rtol=0, atol=6e-8
-    )  # one float32 step
+    torch.testing.assert_close(window_hu(volume, (-175, 250)), expected, rtol=0, atol=6e-8)  # one float32 step
 
 
 @pytest.mark.parametrize("window", [(250, -175), (0, 0), (0, float("nan")), (1, 2, 3), (0, float("inf"))])

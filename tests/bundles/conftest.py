@@ -23,7 +23,7 @@ PRETRAIN = {
     "held_out": 0.3,
     "epochs": 2,
     "warmup_epochs": 1,
-    "crops_per_scan": 3,
+    "crops_per_scan": 1,
     "val_crops_per_scan": 1,
     "val_interval": 1,
     "preview_interval": 1,

@@ -101,9 +101,7 @@ def test_resumed_rates_are_the_uninterrupted_ones(make):
 
 def test_another_schedule_is_not_taken_over_silently():
     saved = WarmupCosine(adamw(1.0), 2, 7, 5).state_dict()
-    with pytest.raises(
-        SettingError, match="epochs: the checkpoint was trained with 7, now it is 11"
-    ) as caught:
+    with pytest.raises(SettingError, match="epochs: the checkpoint was trained with 7, now it is 11") as caught:
         WarmupCosine(adamw(1.0), 2, 11, 5).load_state_dict(saved)
     assert caught.value.code == "setting.schedule_changed"
 

@@ -40,8 +40,6 @@ def test_gradient_is_twice_the_difference_over_the_count():
     [((2, 5, 7), (2, 5, 11)), ((2, 5, 7), (1, 5, 7)), ((5, 7), (5, 7)), ((2, 0, 7), (2, 0, 7))],
 )
 def test_shapes_that_do_not_fit_are_named(prediction, target):
-    with pytest.raises(
-        SettingError, match=r"prediction \(.*\) and target \(.*\) must both be the same"
-    ) as caught:
+    with pytest.raises(SettingError, match=r"prediction \(.*\) and target \(.*\) must both be the same") as caught:
         MaskedPatchLoss()(torch.zeros(prediction), torch.zeros(target))
     assert caught.value.code == "setting.loss_shape"

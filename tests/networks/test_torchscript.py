@@ -15,6 +15,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning", "igno
 
 IMAGE = torch.rand(2, 1, 16, 24, 20, generator=torch.Generator().manual_seed(0))
 SIZES = {"image_size": (16, 24, 20), "patch_size": (8, 6, 5), "encoder_width": 12, "encoder_heads": 2}
+SIZES |= {"encoder_depth": 4, "taps": (1, 2, 3)}  # compiling takes seconds per block
 
 
 def through_a_file(network: nn.Module) -> nn.Module:

@@ -89,9 +89,7 @@ def _members(network: HiEndMAE, groups: list[dict[str, Any]]) -> dict[int | None
 
 def _check_optimizer(golden: Golden, network: HiEndMAE, compare: Comparison) -> None:
     stored = golden.content["optimizer"]
-    optimizer = make_adamw(
-        network, stored["lr"], tuple(stored["betas"]), stored["weight_decay"], published=True
-    )
+    optimizer = make_adamw(network, stored["lr"], tuple(stored["betas"]), stored["weight_decay"], published=True)
     compare("optimizer.name", type(optimizer).__name__)
     for key, value in optimizer.defaults.items():
         compare(f"optimizer.{key}", list(value) if isinstance(value, tuple) else value)
@@ -102,5 +100,3 @@ def _never_decays(part_of_name: str) -> bool:
     probe.register_parameter(part_of_name, nn.Parameter(torch.zeros(2, 3)))
     group: dict[str, Any] = adamw_groups(probe, 1.0)[0]
     return group["weight_decay"] == 0
-
-

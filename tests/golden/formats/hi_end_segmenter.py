@@ -45,9 +45,7 @@ def build(
     return network.eval()
 
 
-def compare_config(
-    prefix: str, config: Mapping[str, Any], network: HiEndSegmenter, compare: Comparison
-) -> None:
+def compare_config(prefix: str, config: Mapping[str, Any], network: HiEndSegmenter, compare: Comparison) -> None:
     """Compare every setting with what is read off the built network."""
     first = network.vit.blocks[0]
     embedding = network.vit.patch_embedding.patch_embeddings

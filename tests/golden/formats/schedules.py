@@ -20,12 +20,7 @@ TOLERANCES = (
 
 def recognises(golden: Golden) -> bool:
     """Tell by the cases: runs with a base rate."""
-    cases = [
-        case
-        for kind in ("pretrain", "downstream")
-        for case in golden.content.get(kind, ())
-        if not golden.tensors
-    ]
+    cases = [case for kind in ("pretrain", "downstream") for case in golden.content.get(kind, ()) if not golden.tensors]
     return bool(cases) and all(isinstance(case, dict) and "base_lr" in case for case in cases)
 
 
@@ -56,9 +51,7 @@ def _check_fine_tuning(case: dict[str, Any], name: str, compare: Comparison) -> 
     start, final = case.get("warmup_start_lr", 0.0) / base, case.get("eta_min", 0.0) / base
 
     def schedule(optimizer: Optimizer, done: int) -> LRScheduler:
-        return EpochWarmupCosine(
-            optimizer, case["warmup_epochs"], case["max_epochs"], start, final, last_epoch=done
-        )
+        return EpochWarmupCosine(optimizer, case["warmup_epochs"], case["max_epochs"], start, final, last_epoch=done)
 
     rates = [_rate(schedule, base, epoch) for epoch in range(len(case["lr_during_epoch"]))]
     compare(f"{name}.lr_during_epoch", rates, scale=base)

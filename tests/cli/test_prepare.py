@@ -1,0 +1,83 @@
+"""The verb: what it prints, and its exit codes."""
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from monai_ext.cli.prepare import prepare
+from monai_ext.volumes import VolumeStore
+
+SHAPE = (23, 19, 17)
+
+
+@pytest.fixture
+def scans(tmp_path: Path) -> Path:
+    hu = np.full(SHAPE, -1000, np.int16)
+    hu[4:19, 3:16, 2:15] = 40
+    hu[::2] += 3
+    (tmp_path / "scans").mkdir()
+    image = nib.Nifti1Image(hu, np.diag([3.0, 3.0, 3.0, 1.0]))
+    image.header.set_xyzt_units("mm")
+    nib.save(image, tmp_path / "scans" / "good.nii.gz")
+    return tmp_path / "scans"
+
+
+def run(*arguments: object) -> tuple[int, str]:
+    app = typer.Typer()
+    app.command()(prepare)
+    result = CliRunner().invoke(app, [*map(str, arguments), "--workers", "0"], env={"COLUMNS": "200"})
+    return result.exit_code, result.output
+
+
+def test_prepared_and_skipped(scans, tmp_path):
+    code, output = run(scans, tmp_path / "store", "--spacing", 3, 2, 1.5)
+    assert code == 0
+    assert "good" in output
+    assert VolumeStore(tmp_path / "store").record("good").spacing_mm == (3.0, 2.0, 1.5)
+    code, output = run(scans, tmp_path / "store", "--spacing", 3, 2, 1.5)
+    assert code == 0
+    assert "in the store already" in output
+
+
+def test_failed_scan_is_named_with_its_reason(scans, tmp_path):
+    (scans / "bad [red].nii.gz").write_bytes(b"")
+    (scans / "good_seg.nii.gz").write_bytes(b"")
+    code, output = run(scans, tmp_path / "store")
+    assert code == 1
+    assert "bad [red]: " in output  # brackets of a name are no markup
+    assert "good_seg.nii.gz: named like labels" in output
+    assert str(tmp_path) not in output
+
+
+def test_nothing_found_is_one_sentence(tmp_path):
+    (tmp_path / "nothing").mkdir()
+    code, output = run(tmp_path / "nothing", tmp_path / "store")
+    assert code == 2
+    assert output.startswith("error: nothing: no scan found; give a folder")
+    assert output.count("\n") == 1
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--spacing", 0, 1, 1], "spacing_mm: "),
+        (["--section", "training"], "sections are parts of a datalist"),
+    ],
+)
+def test_wrong_settings_exit_with_2(scans, tmp_path, arguments, sentence):
+    code, output = run(scans, tmp_path / "store", *arguments)
+    assert code == 2
+    assert sentence in output
+    assert not (tmp_path / "store").exists()
+
+
+def test_help_teaches_with_an_example():
+    code, output = run("--help")
+    assert code == 0
+    assert "python -m monai_ext prepare ct_scans store" in output
+    assert "Exit code: 0" in output
