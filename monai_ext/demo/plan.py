@@ -7,7 +7,7 @@ from monai_ext.base import SettingError
 # Measured on two cores, without graphics card: seconds of everything but training, and per iteration.
 _FIXED_S = 75.0
 _PRETRAIN_STEP_S = 0.14
-_FINETUNE_STEP_S = 0.26
+_FINETUNE_STEP_S = 0.24
 _PRETRAIN_SHARE = 0.22
 
 
@@ -26,8 +26,8 @@ class DemoPlan:
     finetune_epochs: int
 
 
-PRETRAIN_STEPS = 16
-FINETUNE_STEPS = 25
+PRETRAIN_STEPS = 30
+FINETUNE_STEPS = 32
 
 
 def plan_demo(minutes: float) -> DemoPlan:
@@ -45,7 +45,7 @@ def plan_demo(minutes: float) -> DemoPlan:
     pretrain = training_s * _PRETRAIN_SHARE / (_PRETRAIN_STEP_S * PRETRAIN_STEPS)
     finetune = training_s * (1 - _PRETRAIN_SHARE) / (_FINETUNE_STEP_S * FINETUNE_STEPS)
     return DemoPlan(
-        patients={"training": 8, "validation": 1, "test": 3},
+        patients={"training": 16, "validation": 1, "test": 3},
         pretrain_epochs=max(2, int(pretrain)),
         finetune_epochs=max(2, int(finetune)),
     )

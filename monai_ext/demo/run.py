@@ -19,6 +19,8 @@ from monai_ext.demo.workflow import run_bundle
 from monai_ext.volumes import find_scans, prepare, read_scan, write_phantoms
 
 PRETRAIN, SEGMENT = "hi_end_mae_ct_pretrain", "hi_end_mae_ct_segmentation"
+# Coarse enough that an organ fits into the window of the tiny network, and quick.
+SHAPE, SPACING_MM = (96, 72, 84), (4.0, 4.0, 4.0)
 # Nine classes of float32 logits on the scan's own grid; this many voxels need about 9 GB of memory.
 LARGEST_VOXELS = 80_000_000
 # Its parts are overwritten by a new demonstration; anything else in the folder is left alone.
@@ -72,9 +74,9 @@ def run_demo(output: str | Path, scan: str | Path | None = None, minutes: float 
     chosen = _check_scan(scan, result)
     _make_room(folder)
     with _stage(result, "phantoms", "Making patients"):
-        datalist = write_phantoms(folder / "phantoms", plan.patients, seed)
+        datalist = write_phantoms(folder / "phantoms", plan.patients, seed, SHAPE, SPACING_MM)
     with _stage(result, "store", "Preparing the volume store"):
-        prepare(datalist, folder / "store", spacing_mm=(3.0, 3.0, 3.0), sections=["training"], workers=2, progress=True)
+        prepare(datalist, folder / "store", spacing_mm=SPACING_MM, sections=["training"], workers=2, progress=True)
     with _stage(result, "pretraining", "Pretraining on the scans alone"):
         run_bundle(PRETRAIN, ["train", "tiny", "tiny_train"], _pretrain_settings(folder, plan, seed), True)
     with _stage(result, "finetuning", "Fine-tuning on labelled scans"):

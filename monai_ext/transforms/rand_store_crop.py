@@ -95,8 +95,11 @@ class RandStoreCrop(Randomizable, Transform):
         ]
         voxels = self.store.crop(volume_id, first, np.subtract(last, first).tolist(), kind)
         image = kind == "image"
-        crop = np.full(self.size, self.pad_hu if image else 0, np.float32 if image else np.int32)
-        crop[tuple(slice(a - begin, b - begin) for a, b, begin in zip(first, last, self.start, strict=True))] = voxels
+        crop = voxels.astype(np.float32 if image else np.int32)
+        if crop.shape != self.size:
+            before = np.subtract(first, self.start)
+            around = list(zip(before, np.subtract(self.size, before + crop.shape), strict=True))
+            crop = np.pad(crop, around, constant_values=self.pad_hu if image else 0)
         tensor = torch.from_numpy(crop)[None]
         if image and self.window_hu is not None:
             tensor = to_window(tensor, self.window_hu)

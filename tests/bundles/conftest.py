@@ -32,6 +32,7 @@ PRETRAIN = {
 SEGMENT = {
     **SMALL,
     "network_def#feature_size": 4,
+    "network_def#decoder_stride": 1,
     "network_def#taps": [1, 2, 3],
     "image_size": [24, 24, 16],
     "patch_size": [8, 8, 8],

@@ -18,6 +18,13 @@ SIZES = {"image_size": (16, 24, 20), "patch_size": (8, 6, 5), "encoder_width": 1
 SIZES |= {"encoder_depth": 4, "taps": (1, 2, 3)}  # compiling takes seconds per block
 
 
+@pytest.fixture(autouse=True)
+def _plain_execution():
+    # Fusing and differentiating take seconds a network, and are torch's business.
+    with torch.no_grad(), torch.jit.optimized_execution(False):
+        yield
+
+
 def through_a_file(network: nn.Module) -> nn.Module:
     """Script, save and load, as an export does."""
     buffer = io.BytesIO()

@@ -133,7 +133,7 @@ def test_a_linear_ramp_stays_linear(tmp_path):
 @pytest.mark.parametrize("shape", [(2, 3, 5), (2, 2, 2), (40, 3, 2)])
 def test_tiny_scans_go_there_and_back(tmp_path, shape):
     voxels = np.full(shape, -1000, np.int16)
-    voxels[0, 0, 0], voxels[-1, -1, -1] = 40, 30
+    voxels[-1] = 40
     chain = load_ct(spacing_mm=(3, 3, 3))
     out = chain({"image": write(tmp_path / "ct.nii", voxels, np.diag([-0.7, 0.8, 0.9, 1]))})
     assert min(out["image"].shape) >= 1

@@ -8,7 +8,7 @@ from torch import nn
 from formats import mae
 from formats.comparison import Comparison
 from formats.golden import Golden
-from formats.hi_end_mae import build, marked, mark_of
+from formats.hi_end_mae import build, mark_of, marked
 from monai_ext.engines import adamw_groups, make_adamw
 from monai_ext.networks import HiEndMAE, convert
 
