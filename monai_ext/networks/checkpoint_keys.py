@@ -41,23 +41,7 @@ _CROSS_BLOCK = {
     "mlp.linear1": "mlp.fc1",
     "mlp.linear2": "mlp.fc2",
 }
-_BLOCKS = {
-    "encoder.blocks": _SELF_BLOCK,
-    "decoder.blocks": _SELF_BLOCK,
-    "decoder.cross_attention_blocks": _CROSS_BLOCK,
-}
-_SINGLE = {
-    "mask_token": "mask_token",
-    "encoder_pos_embed": "encoder_pos_embed",
-    "decoder_pos_embed": "decoder_pos_embed",
-    "encoder.cls_token": "encoder.cls_token",
-}
-_LAYERS = {
-    "encoder.patch_embedding": "encoder.patch_embed.proj",
-    "encoder.norm": "encoder.norm",
-    "decoder.norm": "decoder.norm",
-    "decoder.head": "decoder.head",
-}
+_SINGLE = ("mask_token", "encoder_pos_embed", "decoder_pos_embed", "encoder.cls_token")  # named alike
 _VIT = {
     "encoder_pos_embed": "vit.patch_embedding.position_embeddings",
     "encoder.patch_embedding.weight": "vit.patch_embedding.patch_embeddings.1.weight",
@@ -121,26 +105,31 @@ def count_layers(state: Mapping[str, Tensor], stack: str) -> int:
 
 
 def authors_names(state: Mapping[str, Tensor]) -> dict[str, tuple[str, ...]]:
-    """Return the authors' name of every tensor and ours: several of ours are stacked along axis 0.
+    """Return the authors' name of every tensor, in their order, and ours: several are stacked along axis 0.
 
     Args:
         state: a state of either naming; the numbers of blocks are read from it.
     """
-    table: dict[str, tuple[str, ...]] = {theirs: (ours,) for ours, theirs in _SINGLE.items()}
-    layers = dict(_LAYERS)
-    layers |= {
-        f"encoder_to_decoder.{n}": f"encoder_to_decoder.{n}" for n in range(count_layers(state, "encoder_to_decoder"))
-    }
-    for stack, block in _BLOCKS.items():
-        for number in range(count_layers(state, stack)):
-            layers |= {
-                "+".join(f"{stack}.{number}.{part}" for part in ours.split("+")): f"{stack}.{number}.{theirs}"
-                for ours, theirs in block.items()
-            }
-    for ours, theirs in layers.items():
+    layers = {"encoder.patch_embed.proj": "encoder.patch_embedding"}
+    layers |= _blocks(state, "encoder.blocks", _SELF_BLOCK) | {"encoder.norm": "encoder.norm"}
+    layers |= _blocks(state, "decoder.blocks", _SELF_BLOCK)
+    layers |= _blocks(state, "decoder.cross_attention_blocks", _CROSS_BLOCK)
+    layers |= {"decoder.norm": "decoder.norm", "decoder.head": "decoder.head"}
+    projections = range(count_layers(state, "encoder_to_decoder"))
+    layers |= {f"encoder_to_decoder.{n}": f"encoder_to_decoder.{n}" for n in projections}
+    table: dict[str, tuple[str, ...]] = {name: (name,) for name in _SINGLE}
+    for theirs, ours in layers.items():
         for leaf in ("weight", "bias"):
             table[f"{theirs}.{leaf}"] = tuple(f"{part}.{leaf}" for part in ours.split("+"))
     return table
+
+
+def _blocks(state: Mapping[str, Tensor], stack: str, block: Mapping[str, str]) -> dict[str, str]:
+    return {
+        f"{stack}.{number}.{theirs}": "+".join(f"{stack}.{number}.{part}" for part in ours.split("+"))
+        for number in range(count_layers(state, stack))
+        for ours, theirs in block.items()
+    }
 
 
 def convert(

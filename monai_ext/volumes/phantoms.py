@@ -1,7 +1,7 @@
 """Phantom torsos: CT-like volumes with known organs, for demos and tests where no patient data may go."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from monai_ext.base import derive_seed, replacing
+from monai_ext.base import SettingError, derive_seed, replacing
 from monai_ext.volumes.phantom_chest import paint_heart, paint_lungs
 from monai_ext.volumes.phantom_gut import paint_gut
 from monai_ext.volumes.phantom_organs import (
@@ -65,7 +65,11 @@ def phantom_torso(
         seed: chooses the patient.
         shape: voxels along x, y, z.
         spacing_mm: voxel edges.
+
+    Raises:
+        SettingError: the shape or the spacing is not three positive numbers.
     """
+    _check_grid(shape, spacing_mm)
     patient = draw_patient(seed)
     canvas = Canvas(shape, spacing_mm, patient.scale, patient.shift_mm, 5.0, patient.draw("bend"))
     trunk = Trunk(canvas, patient)
@@ -85,6 +89,19 @@ def phantom_torso(
     affine = np.diag([*spacing_mm, 1.0])
     affine[:3, 3] = [-(n - 1) / 2 * s for n, s in zip(shape, spacing_mm, strict=True)]
     return Phantom(hu, canvas.labels, affine)
+
+
+def _check_grid(shape: Sequence[int], spacing_mm: Sequence[float]) -> None:
+    if len(shape) != 3 or any(int(n) != n or n < 1 for n in shape):
+        raise SettingError(
+            f"shape: {tuple(shape)} is not three positive numbers of voxels; give for example (128, 96, 112)",
+            code="setting.shape",
+        )
+    if len(spacing_mm) != 3 or not all(0 < edge < float("inf") for edge in spacing_mm):
+        raise SettingError(
+            f"spacing_mm: {tuple(spacing_mm)} is not three positive voxel edges in mm; give for example (3, 3, 3)",
+            code="setting.spacing",
+        )
 
 
 def _scan(hu: npt.NDArray[Any], trunk: Trunk, patient: Patient) -> npt.NDArray[np.int16]:
@@ -117,6 +134,7 @@ def write_phantoms(
         spacing_mm: voxel edges.
 
     Raises:
+        SettingError: the shape or the spacing is not three positive numbers.
         WriteError: a file could not be written.
     """
     folder = Path(folder)

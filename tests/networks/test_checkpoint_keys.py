@@ -62,6 +62,13 @@ def test_patch_kernel_of_two_channels_does_the_same_in_the_segmenter():
     assert (F.linear(PatchTokens((3, 5, 7))(volume), kernel.flatten(1)) - convolved).abs().max() > 0.1
 
 
+def test_names_come_in_the_authors_order(released):
+    """Optimizer states number the parameters, so their order is part of the format."""
+    stored = [name.removeprefix("module.") for name in released["vit_base_p16"]["keys"]]
+    with torch.device("meta"):
+        assert list(convert(HiEndMAE.base_p16().state_dict(), "authors").tensors) == stored
+
+
 @pytest.mark.parametrize("wrap", ["", "module.", "_orig_mod.", "module._orig_mod."])
 def test_round_trips_lose_nothing(random_mae, wrap):
     own = random_mae.state_dict()

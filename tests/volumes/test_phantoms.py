@@ -81,14 +81,14 @@ def test_tissues_have_their_hu(patients: list[Phantom]) -> None:
         assert 5 < means["liver"] < 150
         assert 20 < means["spleen"] < 150
         assert 60 < means["spine"] < 330
-        assert 25 < means["aorta"] < 320
+        assert 0 < means["aorta"] < 330  # plain to arterial, mixed with the fat around it at 6 mm
         assert patient.hu[0, -1].max() < -850  # the air of the room, in front of the patient's shoulder
         assert patient.hu.min() >= -1024
 
 
 def test_shapes_are_in_millimetres_not_in_voxels() -> None:
-    fine = phantom_torso(5, (128, 96, 112), (3.0, 3.0, 3.0))
-    flat = phantom_torso(5, (128, 96, 56), (3.0, 3.0, 6.0))
+    fine = phantom_torso(5, (96, 72, 84), (4.0, 4.0, 4.0))
+    flat = phantom_torso(5, (96, 72, 42), (4.0, 4.0, 8.0))
     for organ in IDS:
         # Surfaces fall between other voxels; thin organs change most.
         assert volume_ml(flat, organ) == pytest.approx(volume_ml(fine, organ), rel=0.06)
@@ -115,10 +115,10 @@ def threshold_baseline(training: list[Phantom], unseen: list[Phantom]) -> dict[s
         voxels = patient.hu if number is None else patient.hu[patient.labels == number]
         return np.histogram(voxels, edges)[0]
 
-    everything = sum(counts(patient) for patient in training)
+    everything = np.sum([counts(patient) for patient in training], axis=0)
     scores = {}
     for organ, number in IDS.items():
-        organ_counts = sum(counts(patient, number) for patient in training)
+        organ_counts = np.sum([counts(patient, number) for patient in training], axis=0)
         order = np.argsort(-organ_counts / np.maximum(everything, 1))
         hits, taken = np.cumsum(organ_counts[order]), np.cumsum(everything[order])
         chosen = order[: np.argmax(2 * hits / (taken + organ_counts.sum())) + 1]

@@ -51,12 +51,13 @@ def read(path: Path) -> Golden:
     Raises:
         ValueError: it is neither, or it is broken.
     """
-    start = path.open("rb").read(9)
+    with path.open("rb") as file:
+        start = file.read(9)
     if start[8:9] == b"{":  # a safetensors file: the length of its header, then the header
         try:
-            with safetensors.safe_open(path, "pt") as file:
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
-                metadata = file.metadata() or {}
+            with safetensors.safe_open(path, "pt") as stored:
+                tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 - not a dict
+                metadata = stored.metadata() or {}
         except safetensors.SafetensorError as error:
             raise ValueError(f"not a whole safetensors file ({error})") from error
         return Golden(path, tensors, {key: _decoded(text) for key, text in metadata.items()})
