@@ -95,12 +95,12 @@ class RandStoreCrop(Randomizable, Transform):
         ]
         voxels = self.store.crop(volume_id, first, np.subtract(last, first).tolist(), kind)
         image = kind == "image"
-        crop = voxels.astype(np.float32 if image else np.int32)
-        if crop.shape != self.size:
+        if voxels.shape != self.size:
             before = np.subtract(first, self.start)
-            around = list(zip(before, np.subtract(self.size, before + crop.shape), strict=True))
-            crop = np.pad(crop, around, constant_values=self.pad_hu if image else 0)
-        tensor = torch.from_numpy(crop)[None]
+            around = list(zip(before, np.subtract(self.size, before + voxels.shape), strict=True))
+            # pad_hu need not be a whole number
+            voxels = np.pad(voxels.astype(np.float32), around, constant_values=self.pad_hu if image else 0)
+        tensor = torch.from_numpy(voxels.astype(np.float32 if image else np.int32, copy=False))[None]
         if image and self.window_hu is not None:
             tensor = to_window(tensor, self.window_hu)
         return MetaTensor(tensor, affine=self._affine(record), meta={"filename_or_obj": volume_id})

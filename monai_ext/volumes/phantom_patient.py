@@ -72,7 +72,7 @@ def draw_patient(seed: int) -> Patient:
         muscle_mm=rng.uniform(10, 15),
         belly=rng.uniform(0, 1),
         hu=_draw_tissues(rng),
-        noise_hu=rng.uniform(9, 24),
+        noise_hu=rng.uniform(6, 16),
         offset_hu=rng.uniform(-6, 6),
     )
 

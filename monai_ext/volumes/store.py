@@ -16,7 +16,7 @@ from monai_ext.volumes.store_sidecar import data_path, read_record, sidecar_path
 
 Kind = Literal["image", "label"]
 
-OPEN_FILES = 16  # tables of chunks kept at hand; opening one anew takes 0.1 ms
+OPEN_FILES = 16  # volumes kept open; opening one anew takes 0.2 ms
 
 
 class VolumeStore:
@@ -46,7 +46,6 @@ class VolumeStore:
             self.record(volume_id)
 
     def _reset(self) -> None:
-        self._process = os.getpid()
         self._records: dict[str, StoreRecord] = {}
         self._readers: OrderedDict[tuple[str, str], ChunkReader] = OrderedDict()
 
@@ -135,9 +134,6 @@ class VolumeStore:
         verify_files(self.folder, self.record(volume_id))
 
     def _reader(self, record: StoreRecord, kind: Kind) -> ChunkReader:
-        if self._process != os.getpid():
-            # Forked: files opened by the parent are not this process's to read.
-            self._process, self._readers = os.getpid(), OrderedDict()
         key = (record.id, kind)
         if key not in self._readers:
             data = record.image if kind == "image" else record.label
@@ -150,7 +146,7 @@ class VolumeStore:
             path = data_path(self.folder, record.id, kind)
             self._readers[key] = ChunkReader(path, data, record.shape, record.id)
             if len(self._readers) > OPEN_FILES:
-                self._readers.popitem(last=False)
+                self._readers.popitem(last=False)[1].close()
         self._readers.move_to_end(key)
         return self._readers[key]
 

@@ -1,18 +1,17 @@
 """One data file of the store: a blosc2 array of small chunks, each with its own checksum."""
 
-import base64
 import hashlib
 import os
+import weakref
 import zlib
-from math import prod
+from itertools import product
 from pathlib import Path
-from typing import Any, cast
 
 import blosc2
 import numpy as np
 
 from monai_ext.base import StoreError, sha256_of
-from monai_ext.volumes.store_record import ChunkedData, StoreRecord, Triple, chunk_grid
+from monai_ext.volumes.store_record import ChunkedData, StoreRecord, Triple, chunk_grid, pack
 from monai_ext.volumes.store_sidecar import data_path
 
 # Measured on 305x252x302 voxels, crops of 96^3, checksums included: LZ4 with bit shuffle 2.6 ms and 24 MB,
@@ -39,25 +38,27 @@ def write_chunks(path: Path, voxels: np.ndarray) -> None:
 
 
 def describe_chunks(path: Path) -> ChunkedData:
-    """Return what the sidecar keeps about a data file, from the file itself."""
-    array, content = _open(path), path.read_bytes()
+    """Return what the sidecar keeps about a data file, from the file itself.
+
+    Raises:
+        RuntimeError: blosc2 cannot read the file, or its chunks do not follow one another.
+    """
+    array, content = blosc2.open(str(path), mode="r"), path.read_bytes()
     chunks = [array.schunk.get_chunk(index) for index in range(array.schunk.nchunks)]
-    end, places = 0, []
-    for chunk in chunks:
-        place = content.find(chunk, end)
-        if place >= 0:  # chunks of one value have no bytes of their own, only an entry in the table at the end
-            end = place + len(chunk)
-            places.append((place, end))
-    frame = (places[0][0], places[-1][1]) if places else (len(content), len(content))
+    # A chunk of zeros has no bytes in the file, only a mark in the table at its end.
+    stored = [chunk if content.find(chunk) >= 0 else b"" for chunk in chunks]
+    start = max(content.find(b"".join(stored)), 0)
+    if not content.startswith(b"".join(stored), start):
+        raise RuntimeError("chunks that are not in a row")
     x, y, z = array.chunks
     return ChunkedData(
         dtype=array.dtype.name,
         chunk=(x, y, z),
         size=len(content),
         sha256=hashlib.sha256(content).hexdigest(),
-        frame=frame,
-        frame_sum=zlib.crc32(content[: frame[0]] + content[frame[1] :]),
-        packed_sums=base64.b64encode(np.array(list(map(zlib.crc32, chunks)), "<u4").tobytes()).decode(),
+        start=start,
+        packed_sizes=pack(list(map(len, stored))),
+        packed_sums=pack(list(map(zlib.crc32, stored))),
     )
 
 
@@ -80,6 +81,9 @@ def verify_files(folder: Path, record: StoreRecord) -> None:
 class ChunkReader:
     """Read boxes of one data file, checking every chunk that they touch.
 
+    Chunks are found by the sidecar and checked before blosc2 sees them, for it trusts what it is given. The file
+    stays open, and is the same one when another is renamed over it; it may be used after a fork.
+
     Args:
         path: the file.
         data: what the sidecar says about it.
@@ -87,50 +91,42 @@ class ChunkReader:
         case: the id for messages.
 
     Raises:
-        StoreError: the file is missing or is not the one that the sidecar describes.
+        StoreError: the file is missing, or of another size than the sidecar says.
     """
 
     def __init__(self, path: Path, data: ChunkedData, shape: Triple, case: str) -> None:
-        self.shape, self.case = shape, case
-        self.chunk, self.dtype = data.chunk, np.dtype(data.dtype)
+        self.case, self.chunk, self.dtype = case, data.chunk, np.dtype(data.dtype)
         self.grid = chunk_grid(shape, data.chunk)
-        self.sums = data.sums
+        self.ends, self.sums = data.ends.tolist(), data.sums.tolist()
         try:
-            # Before blosc2 sees them: it trusts a frame's header and table of chunks.
-            intact = _frame_sum(path, data) == data.frame_sum
-            array = _open(path) if intact else None
-        except (OSError, RuntimeError) as error:
+            self._file = os.open(path, os.O_RDONLY)
+        except OSError as error:
             raise self._altered() from error
-        if array is None or array.shape != shape or (array.chunks, array.blocks) != (data.chunk, data.chunk):
+        self.close = weakref.finalize(self, os.close, self._file)  # or when nobody uses the reader any more
+        if os.fstat(self._file).st_size != data.size:
             raise self._altered()
-        self._array = array  # not its schunk alone: blosc2 frees that with the array
 
     def read(self, start: Triple, size: Triple) -> np.ndarray:
         """Return the box of ``size`` voxels from ``start`` on, which lies inside the volume."""
         box = np.empty(size, self.dtype)
-        if prod(size) == 0:
-            return box
         chunk = np.empty(self.chunk, self.dtype)
-        first, last = (
-            [(begin + step) // edge for begin, step, edge in zip(start, steps, self.chunk, strict=True)]
-            for steps in ((0, 0, 0), tuple(extent - 1 for extent in size))
-        )
-        for place in np.ndindex(*(stop - begin + 1 for begin, stop in zip(first, last, strict=True))):
-            x, y, z = (begin + step for begin, step in zip(first, place, strict=True))
+        parts = [_parts(*numbers) for numbers in zip(start, size, self.chunk, strict=True)]
+        for (x, in_x, out_x), (y, in_y, out_y), (z, in_z, out_z) in product(*parts):
             self._load(x, y, z, chunk)
-            inner, outer = _overlap((x, y, z), self.chunk, start, size)
-            box[outer] = chunk[inner]
+            box[out_x, out_y, out_z] = chunk[in_x, in_y, in_z]
         return box
 
     def _load(self, x: int, y: int, z: int, chunk: np.ndarray) -> None:
         index = (x * self.grid[1] + y) * self.grid[2] + z
-        try:
-            packed = self._array.schunk.get_chunk(index)
-            if zlib.crc32(packed) != self.sums[index]:
-                raise self._altered()
+        start, end = self.ends[index], self.ends[index + 1]
+        packed = os.pread(self._file, end - start, start)
+        if zlib.crc32(packed) != self.sums[index] or len(packed) != end - start:
+            raise self._altered()
+        if packed:
+            # One thread: loaders read in many processes, and blosc2's own threads do not survive a fork.
             blosc2.decompress2(packed, dst=chunk, nthreads=1)
-        except (RuntimeError, OSError) as error:
-            raise self._altered() from error
+        else:
+            chunk.fill(0)
 
     def _altered(self) -> StoreError:
         return StoreError(
@@ -141,28 +137,11 @@ class ChunkReader:
         )
 
 
-def _frame_sum(path: Path, data: ChunkedData) -> int | None:
-    # CRC-32 of what lies before and after the chunks; None for a file of another size.
-    with path.open("rb") as handle:
-        if handle.seek(0, os.SEEK_END) != data.size:
-            return None
-        handle.seek(0)
-        before = handle.read(data.frame[0])
-        handle.seek(data.frame[1])
-        return zlib.crc32(before + handle.read())
-
-
-def _open(path: Path) -> Any:
-    # One thread: loaders read in many processes, and blosc2's own threads do not survive a fork.
-    return cast(Any, blosc2.open(str(path), mode="r", dparams={"nthreads": 1}))
-
-
-def _overlap(place: Triple, chunk: Triple, start: Triple, size: Triple) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    # The part of a chunk that lies in the box: as indices into the chunk, and into the box.
-    inner, outer = [], []
-    for number, edge, begin, extent in zip(place, chunk, start, size, strict=True):
+def _parts(start: int, size: int, edge: int) -> list[tuple[int, slice, slice]]:
+    """Return, along one axis, the chunks that a box touches: number, where in the chunk, where in the box."""
+    parts = []
+    for number in range(start // edge, (start + size - 1) // edge + 1):
         origin = number * edge
-        low, high = max(origin, begin), min(origin + edge, begin + extent)
-        inner.append(slice(low - origin, high - origin))
-        outer.append(slice(low - begin, high - begin))
-    return tuple(inner), tuple(outer)
+        low, high = max(origin, start), min(origin + edge, start + size)
+        parts.append((number, slice(low - origin, high - origin), slice(low - start, high - start)))
+    return parts

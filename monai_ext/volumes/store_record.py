@@ -2,7 +2,7 @@
 
 import base64
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
@@ -22,23 +22,28 @@ class ChunkedData:
         chunk: voxels of one chunk along x, y, z.
         size: bytes of the file.
         sha256: of the whole file.
-        frame: bytes before the first chunk, and before what follows the last one.
-        frame_sum: CRC-32 of what surrounds the chunks.
-        packed_sums: CRC-32 of every compressed chunk.
+        start: where the first chunk begins; the others follow without a gap.
+        packed_sizes: bytes of every compressed chunk, 0 for one of zeros; read :attr:`ends`.
+        packed_sums: CRC-32 of every compressed chunk; read :attr:`sums`.
     """
 
     dtype: str
     chunk: Triple
     size: int
     sha256: str
-    frame: tuple[int, int]
-    frame_sum: int
+    start: int
+    packed_sizes: str
     packed_sums: str
+
+    @cached_property
+    def ends(self) -> np.ndarray:
+        """``(chunks + 1,)`` int64: chunk ``i`` lies from ``ends[i]`` to ``ends[i + 1]``."""
+        return self.start + np.append(0, np.cumsum(unpack(self.packed_sizes), dtype=np.int64))
 
     @cached_property
     def sums(self) -> np.ndarray:
         """``(chunks,)`` uint32, the chunk along z varying fastest."""
-        return np.frombuffer(base64.b64decode(self.packed_sums), "<u4")
+        return unpack(self.packed_sums)
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,16 @@ class StoreRecord:
     def body_voxels(self) -> np.ndarray:
         """``(k, 3)`` int64 indices of body voxels, spread evenly over the body."""
         return unpack_voxels(self.packed_body, self.shape)
+
+
+def pack(numbers: Sequence[int]) -> str:
+    """Pack numbers below 2^32 into base64 of little-endian uint32."""
+    return base64.b64encode(np.array(numbers, "<u4").tobytes()).decode()
+
+
+def unpack(packed: str) -> np.ndarray:
+    """Undo :func:`pack`."""
+    return np.frombuffer(base64.b64decode(packed), "<u4")
 
 
 def pack_voxels(voxels: np.ndarray, shape: Triple) -> str:

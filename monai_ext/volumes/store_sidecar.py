@@ -19,6 +19,7 @@ from monai_ext.volumes.store_record import ChunkedData, LabelSource, StoreRecord
 
 FORMAT = "monai-ext volume store"
 VERSION = 1
+DTYPES = ("int16", "uint8", "uint16")
 
 
 def sidecar_path(folder: Path, volume_id: str) -> Path:
@@ -124,8 +125,8 @@ def _data_to_json(data: ChunkedData) -> dict[str, Any]:
         "chunk": list(data.chunk),
         "bytes": data.size,
         "sha256": data.sha256,
-        "frame": list(data.frame),
-        "frame_crc32": data.frame_sum,
+        "first_chunk": data.start,
+        "chunk_bytes": data.packed_sizes,
         "chunk_crc32": data.packed_sums,
     }
 
@@ -162,19 +163,18 @@ def _from_json(content: dict[str, Any]) -> StoreRecord:
 
 
 def _data_from_json(content: dict[str, Any], shape: Triple) -> ChunkedData:
-    begin, end = map(int, content["frame"])
     data = ChunkedData(
         dtype=content["dtype"],
         chunk=_triple(content["chunk"]),
         size=int(content["bytes"]),
         sha256=content["sha256"],
-        frame=(begin, end),
-        frame_sum=int(content["frame_crc32"]),
+        start=int(content["first_chunk"]),
+        packed_sizes=content["chunk_bytes"],
         packed_sums=content["chunk_crc32"],
     )
-    if data.dtype not in ("int16", "uint8", "uint16") or len(data.packed_sums) != 4 * ceil(
-        4 * prod(chunk_grid(shape, data.chunk)) / 3
-    ):
+    # Base64 takes four letters for three bytes; decoding waits until the volume is read.
+    packed = 4 * ceil(4 * prod(chunk_grid(shape, data.chunk)) / 3)
+    if data.dtype not in DTYPES or {len(data.packed_sizes), len(data.packed_sums)} != {packed}:
         raise ValueError("data that do not fit the shape")
     return data
 

@@ -35,20 +35,20 @@ def check_file(path: Path, name: str) -> list[Line]:
         path: the file.
         name: how the lines name it.
     """
+    # Whatever a file provokes, its own lines fail and the other files go on.
     try:
         golden = read(path)
         kinds = [kind for kind in FORMATS if kind.recognises(golden)]
         if len(kinds) != 1:
             raise ValueError("its content is of no known format")
-    except (OSError, ValueError) as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        compare = Comparison(name, golden.entries(), kinds[0].TOLERANCES)
+    except Exception as error:
+        print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr)
         return [Line(name, None, None, None, ok=False)]
-    compare = Comparison(name, golden.entries(), kinds[0].TOLERANCES)
     try:
         kinds[0].check(golden, compare)
-    except Exception as error:  # whatever a file provokes, its lines fail and the other files go on
-        compare.note(f"{type(error).__name__}: {error}")
-        compare.absent("check")
+    except Exception as error:
+        compare.fail("check", f"{type(error).__name__}: {error}")
     return compare.finish()
 
 

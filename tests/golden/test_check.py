@@ -5,7 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,10 @@ from monai_ext.networks import hi_end_mae as network_module
 sys.path.insert(0, str(Path(__file__).parent))
 
 import check
-from formats import decay_groups, mae, positions
+from formats import decay_groups, mae, positions, segmentation
 from formats.comparison import Comparison
 from formats.hi_end_mae import authors_state, build
+from formats.hi_end_segmenter import build as build_segmenter
 
 Lines = list[dict[str, Any]]
 
@@ -170,6 +171,13 @@ def test_a_moved_value_fails_its_line_alone(goldens, changed, checked, tensor, b
     assert failed(lines) == ({tensor, "input.image"} if tensor == "patches" else {tensor})
 
 
+def test_nan_among_the_stored_values_is_never_ok(goldens, changed, checked):
+    name, tensor = "mae_p8_m60.safetensors", "grad.mask_token"
+    status, lines = checked(changed(name, {tensor: moved(goldens, name, tensor, float("nan"))}))
+    assert (status, failed(lines)) == (1, {tensor})
+    assert next(line for line in lines if line["tensor"] == tensor)["tol"] is None  # a share of NaN
+
+
 def test_a_value_inside_the_tolerance_passes(goldens, changed, checked):
     name = "mae_p8_m60.safetensors"
     status, lines = checked(changed(name, {"decoder.out": moved(goldens, name, "decoder.out", 4e-5)}))
@@ -289,7 +297,17 @@ def test_names_of_files_say_nothing(goldens, tmp_path, checked):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"hello", b"[1, 2]", b'{"rates": [1]}', b'\x08\0\0\0\0\0\0\0{"a": 1}', b"\x89PNG\r\n\x1a\n"],
+    [
+        b"",
+        b"hello",
+        b"[1, 2]",
+        b'{"rates": [1]}',
+        b'{"mode":{"a": 1}}',  # the ninth letter is that of a safetensors file
+        b'{"pretrain": 5}',
+        b"[" * 10_000,
+        b'\x08\0\0\0\0\0\0\0{"a": 1}',
+        b"\x89PNG\r\n\x1a\n",
+    ],
 )
 def test_an_unknown_file_fails_and_the_others_go_on(goldens, tmp_path, checked, content):
     (tmp_path / "a.json").write_bytes(content)
@@ -318,8 +336,8 @@ def test_nothing_to_compare_is_no_success(tmp_path, checked):
 class Recording(Comparison):
     """Keeps what the checker computes, to write a file of other sizes."""
 
-    def __init__(self) -> None:
-        super().__init__("recorded", {})
+    def __init__(self, stored: Mapping[str, Any]) -> None:
+        super().__init__("recorded", stored)
         self.computed: dict[str, torch.Tensor] = {}
 
     def __call__(self, name: str, computed: Any, scale: float = 1.0) -> None:
@@ -350,7 +368,7 @@ def test_other_sizes_are_taken_from_the_file(tmp_path, checked, config, taps):
     tensors["input.image"] = torch.rand(2, network.in_channels, *network.image_size)
     tensors["input.shuffle_indices"] = torch.rand(2, network.tokens).argsort(dim=1)
     tensors |= {f"decoder.kv.{tap - 1}": torch.zeros(1) for tap in taps}
-    recording = Recording()
+    recording = Recording(tensors)
     path = tmp_path / "run"
     save_file(tensors, path, {"config": json.dumps(config)})
     mae.check(check.read(path), recording)
@@ -360,6 +378,34 @@ def test_other_sizes_are_taken_from_the_file(tmp_path, checked, config, taps):
     assert {"decoder.out", "recon", "grad.mask_token", f"decoder.kv.{taps[0] - 1}"} <= {
         line["tensor"] for line in lines
     }
+
+
+def test_other_sizes_of_segmentation_are_taken_from_the_file(tmp_path, checked):
+    config = {
+        "in_channels": 2, "out_channels": 5, "img_size": [14, 6, 10], "patch_size": [7, 3, 5],
+        "hidden_size": 12, "num_layers": 5, "num_heads": 2, "feature_size": 3,
+    }  # fmt: skip
+    torch.manual_seed(5)
+    state = build_segmenter(config, taps=(1, 3, 5)).state_dict()
+    tensors = {f"state.{name}": tensor.clone() for name, tensor in state.items()}
+    tensors["input.image_u8"] = torch.randint(0, 256, (2, 2, 14, 6, 10), dtype=torch.uint8)
+    tensors["pretrain.cls_token"] = torch.rand(1, 1, 12)
+    tensors |= {f"vit.hidden.{block}.every3th": torch.zeros(1) for block in (0, 2, 4)}
+    tensors |= {"logits.stride3": torch.zeros(1), "logits.block_2_5": torch.zeros(1)}
+    path = tmp_path / "run"
+    save_file(tensors, path, {"config": json.dumps(config)})
+    recording = Recording(tensors)
+    segmentation.check(check.read(path), recording)
+    computed = {
+        name: tensor
+        for name, tensor in recording.computed.items()
+        if not name.startswith("vit.hidden.") or name in tensors
+    }
+    save_file(tensors | computed, path, {"config": json.dumps(config)})
+    status, lines = checked(path)
+    assert (status, failed(lines)) == (0, set())
+    expected = {"logits.stride3", "logits.block_2_5", "vit.hidden.2.every3th", "stage.decoder2.sample"}
+    assert expected <= {line["tensor"] for line in lines}
 
 
 # Changed networks

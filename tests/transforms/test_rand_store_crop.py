@@ -187,7 +187,7 @@ def test_pickle(folder):
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # the loader forks
 def test_loader_with_workers(folder):
-    chain = Compose([RandStoreCropd("image", folder, (11, 13, 7), label_key="label")]).set_random_state(0)
+    chain = Compose([RandStoreCropd("image", folder, (11, 13, 7), 0.0, label_key="label")]).set_random_state(0)
     chain({"image": "a"})  # opens files in this process, before the workers exist
     loader = DataLoader(Dataset([{"image": "a"}] * 6, chain), batch_size=3, num_workers=2)
     batches = [batch["image"] for batch in loader]

@@ -8,17 +8,16 @@ import pytest
 
 from monai_ext.base import StoreError
 from monai_ext.volumes import StoreRecord, VolumeStore
-from monai_ext.volumes.store_record import ChunkedData, LabelSource, pack_voxels, unpack_voxels
+from monai_ext.volumes.store_record import ChunkedData, LabelSource, pack, pack_voxels, unpack_voxels
 from monai_ext.volumes.store_sidecar import read_record, record_text, sidecar_path
 
 SHAPE = (37, 29, 101)
+SIZES = (500, 400, 0, 300, 700, 600, 900, 800)
 
 
 @pytest.fixture
 def record() -> StoreRecord:
-    data = ChunkedData(
-        "int16", (32, 32, 32), 4711, "ef" * 32, (200, 4000), 99, "AAAAAAEAAAACAAAAAwAAAAQAAAAFAAAABgAAAAcAAAA="
-    )
+    data = ChunkedData("int16", (32, 32, 32), 4711, "ef" * 32, 200, pack(SIZES), pack(range(8)))
     return StoreRecord(
         id="scan",
         shape=SHAPE,
@@ -50,6 +49,7 @@ def test_round_trip(path, record):
     assert record_text(read) == record_text(record)
     assert np.array_equal(read.affine, record.affine)  # every digit of a float64 is in the text
     assert read.image.sums.tolist() == list(range(8))
+    assert read.image.ends.tolist() == [200, 700, 1100, 1100, 1400, 2100, 2700, 3600, 4400]
     assert read.label_source == record.label_source
 
 

@@ -1,6 +1,7 @@
 """Compare stored values with computed ones, one line each, and forget none."""
 
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -81,14 +82,14 @@ class Comparison:
         else:
             error = 0.0 if type(stored) is type(computed) and stored == computed else None
         ok = error is not None and error <= tol
-        self._lines[name] = Line(self.file, name, error, tol, ok)
+        self._lines[name] = Line(self.file, name, error, tol if math.isfinite(tol) else None, ok)
         if not ok:
             self.note(f"{name}: {_shown(stored)} is stored, {_shown(computed)} was computed")
 
-    def absent(self, name: str) -> None:
-        """Report what this package has and the file should hold too."""
+    def fail(self, name: str, reason: str) -> None:
+        """Add a failing line for something that the file does not hold as a value."""
         self._lines[name] = Line(self.file, name, None, None, ok=False)
-        self.note(f"{name}: not in the file")
+        self.note(f"{name}: {reason}")
 
     def setting(self, *names: str) -> None:
         """Take values as settings that this file's run was built from: they are no outputs."""

@@ -53,7 +53,7 @@ def check(golden: Golden, compare: Comparison) -> None:
         compare(f"{place}.num_parameters", sum(members[which].values()))
         compare(f"{place}.names", names)
     for scale in set(scales) - {group["weight_decay_scale"] for group in stored}:
-        compare.absent(f"groups[weight_decay_scale={scale}]")
+        compare.fail(f"groups[weight_decay_scale={scale}]", "not in the file")
     compare("frozen", list(members[None]))
     undecayed = [key for key in golden.content.get("no_decay_name_keys", ()) if _never_decays(key)]
     compare("no_decay_name_keys", undecayed)

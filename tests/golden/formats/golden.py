@@ -53,7 +53,8 @@ def read(path: Path) -> Golden:
     """
     with path.open("rb") as file:
         start = file.read(9)
-    if start[8:9] == b"{":  # a safetensors file: the length of its header, then the header
+    # A safetensors file: the length of its header, then the header. Eight letters of JSON make no such length.
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size:
         try:
             with safetensors.safe_open(path, "pt") as stored:
                 tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 - not a dict

@@ -65,7 +65,7 @@ def _check_rows(
         compare(f"{place}.downstream_shape", list(target[name].shape))
         compare(f"{place}.transform", _transform(origin, source, name))
     for name in set(came_from) - {row["downstream_key"] for row in rows}:
-        compare.absent(f"mapped.{name}")
+        compare.fail(f"mapped.{name}", "not in the file")
 
 
 def _transform(origin: str, source: dict[str, Tensor], name: str) -> str | None:

@@ -40,7 +40,7 @@ def _check_keys(place: str, model: dict[str, Any], state: dict[str, Tensor], com
     for key, tensor in state.items():
         entry = f"{place}.keys.{prefix}{key}"
         if prefix + key not in model["keys"]:
-            compare.absent(entry)
+            compare.fail(entry, "not in the file")
         compare(f"{entry}.shape", list(tensor.shape))
         compare(f"{entry}.dtype", str(tensor.dtype).removeprefix("torch."))
     dtypes = {str(tensor.dtype).removeprefix("torch.") for tensor in state.values()}
