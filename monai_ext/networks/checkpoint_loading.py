@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from monai_ext.base import SettingError, WeightsError
 from monai_ext.networks.checkpoint_account import Account
+from monai_ext.networks.checkpoint_conversion import convert
 from monai_ext.networks.checkpoint_files import Checkpoint, open_checkpoint
-from monai_ext.networks.checkpoint_keys import convert, kind_of, unwrap
+from monai_ext.networks.checkpoint_names import kind_of, unwrap
 from monai_ext.networks.checkpoint_sizes import (
     depth_behind,
     grid_of_positions,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from monai_ext.base import WeightsError
-from monai_ext.networks.checkpoint_keys import count_layers
+from monai_ext.networks.checkpoint_names import count_layers
 from monai_ext.networks.positions import sincos_positions
 
 # Frozen positions are stored in float32 at best; those of any other grid or order differ by more than 0.1.

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from monai_ext.base import WeightsError, sha256_of
 from monai_ext.networks.checkpoint_account import Account
+from monai_ext.networks.checkpoint_conversion import Converted, Target, convert
 from monai_ext.networks.checkpoint_files import Checkpoint, is_torchscript, open_checkpoint, write_checkpoint
-from monai_ext.networks.checkpoint_keys import Converted, Target, convert, kind_of, unwrap
 from monai_ext.networks.checkpoint_loading import check_whole, load_into
+from monai_ext.networks.checkpoint_names import kind_of, unwrap
 from monai_ext.networks.checkpoint_sizes import sizes_of
 
 __all__ = [

@@ -1,0 +1,38 @@
+"""The command line as a user meets it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "monai_ext", *words], capture_output=True, text=True, timeout=120)
+
+
+def test_help_names_every_verb() -> None:
+    found = run("--help")
+    assert found.returncode == 0
+    for verb in ("demo", "prepare", "checkpoint", "bundle-path", "config-path"):
+        assert verb in found.stdout
+
+
+def test_config_path_prints_a_file_that_exists() -> None:
+    found = run("config-path", "hi_end_mae_ct_pretrain", "train")
+    assert Path(found.stdout.strip()).is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("config-path", "hi_end_mae_ct_pretrain", "nonesuch"), "has no configuration 'nonesuch'; it has"),
+        (("bundle-path", "nonesuch"), "no 'nonesuch' is shipped; choose one of"),
+        (("demo", "--minutes", "0"), "minutes: 0 leaves no time to train"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_sentence_and_exit_code_2(words: tuple[str, ...], sentence: str) -> None:
+    found = run(*words)
+    assert found.returncode == 2
+    assert sentence in found.stderr
+    assert "Traceback" not in found.stderr

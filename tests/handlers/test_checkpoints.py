@@ -1,0 +1,89 @@
+"""Checkpoints that refuse what would go wrong quietly."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from ignite.engine import Engine
+from torch import nn
+
+from monai_ext.base import SettingError, WeightsError
+from monai_ext.handlers import BestModel, RunCheckpoints
+
+
+def trainer() -> Engine:
+    return Engine(lambda engine, batch: None)
+
+
+def run(folder: Path, network: nn.Module, epochs: int = 2, length: int = 5, **more: Any) -> Engine:
+    engine = trainer()
+    RunCheckpoints(str(folder), {"model": network}, every=2, keep=99, **more).attach(engine)
+    engine.run([0] * length, max_epochs=epochs)
+    return engine
+
+
+def saved(folder: Path) -> list[int]:
+    return sorted(int(path.stem.split("=")[1]) for path in folder.glob("*.pt"))
+
+
+def test_every_second_iteration_and_the_end_are_saved(tmp_path: Path) -> None:
+    run(tmp_path, nn.Linear(2, 3))
+    assert saved(tmp_path) == [2, 4, 6, 8, 10]
+
+
+@pytest.mark.parametrize("start", [4, 6])
+def test_resuming_goes_on_at_the_next_iteration(tmp_path: Path, start: int) -> None:
+    run(tmp_path / "a", nn.Linear(2, 3))
+    source = str(tmp_path / "a" / f"checkpoint_iteration={start}.pt")
+    engine = run(tmp_path / "b", nn.Linear(2, 3), resume=source)
+    assert (engine.state.iteration, engine.state.epoch) == (10, 2)
+    assert saved(tmp_path / "b") == [number for number in (2, 4, 6, 8, 10) if number > start]
+
+
+def test_another_epoch_length_is_refused(tmp_path: Path) -> None:
+    run(tmp_path, nn.Linear(2, 3))
+    with pytest.raises(SettingError, match="written with 5 iterations an epoch and this run has 7"):
+        run(tmp_path, nn.Linear(2, 3), epochs=3, length=7, resume=True)
+
+
+def test_another_network_is_refused_by_name(tmp_path: Path) -> None:
+    run(tmp_path, nn.Linear(2, 3))
+    with pytest.raises(WeightsError, match="'model' fits another configuration"):
+        run(tmp_path, nn.Linear(2, 7), epochs=3, resume=True)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 torn"])
+def test_a_torn_checkpoint_is_one_sentence(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "checkpoint_iteration=4.pt").write_bytes(content)
+    with pytest.raises(WeightsError, match="cannot be read as a checkpoint; resume from an earlier one"):
+        run(tmp_path, nn.Linear(2, 3), resume=True)
+
+
+def test_nothing_to_resume_is_said(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=r"holds no checkpoint_iteration=N\.pt"):
+        run(tmp_path, nn.Linear(2, 3), resume=True)
+
+
+def test_only_the_newest_by_iteration_are_kept(tmp_path: Path) -> None:
+    engine = trainer()
+    RunCheckpoints(str(tmp_path), {"model": nn.Linear(2, 3)}, every=1, keep=3).attach(engine)
+    engine.run([0] * 11, max_epochs=1)
+    assert saved(tmp_path) == [9, 10, 11]  # by number: as text, 9 would come last
+
+
+@pytest.mark.parametrize(("smaller", "kept"), [(True, 0.3), (False, 0.9)])
+def test_the_best_model_is_the_best_and_nan_never_wins(tmp_path: Path, smaller: bool, kept: float) -> None:
+    network = nn.Linear(1, 1)
+    best = BestModel(str(tmp_path), network, "score", smaller_is_better=smaller)
+    for epoch, value in enumerate([float("nan"), 0.5, 0.3, float("nan"), 0.9, 0.6], start=1):
+        nn.init.constant_(network.weight, value if value == value else -1.0)
+        best(SimpleNamespace(state=SimpleNamespace(metrics={"score": value}, epoch=epoch)))  # type: ignore[arg-type]
+    assert best.best == kept
+    assert torch.load(tmp_path / "model.pt", weights_only=True)["weight"].item() == pytest.approx(kept)
+    fresh = BestModel(str(tmp_path), network, "score", smaller_is_better=smaller)
+    fresh.load_state_dict(best.state_dict())
+    before = (tmp_path / "model.pt").read_bytes()
+    fresh(SimpleNamespace(state=SimpleNamespace(metrics={"score": 0.5}, epoch=9)))  # type: ignore[arg-type]
+    assert (tmp_path / "model.pt").read_bytes() == before
