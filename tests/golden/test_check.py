@@ -100,20 +100,27 @@ def test_every_line_says_the_same_five_things(run_over_all):
         assert line["max_abs_err"] <= line["tol"]
 
 
-def test_every_stored_tensor_and_number_has_its_line(goldens, run_over_all):
+def test_every_stored_value_has_its_line(goldens, run_over_all):
     found = {(line["file"], line["tensor"]) for line in run_over_all[1]}
-    for path in goldens.glob("*.safetensors"):
-        tensors, metadata = read(path)
-        stored = set(tensors) | {f"grad_norms.{name}" for name in json.loads(metadata.get("grad_norms", "{}"))}
-        assert {(path.name, name) for name in stored} <= found
-    for path in goldens.glob("*.json"):
-        assert path.name in {file for file, _ in found}
-    models = json.loads((goldens / "released_checkpoint_keys.json").read_text())["models"]
-    for name, model in models.items():
-        place = f"models.{name}"
-        entries = {f"{place}.parameter_counts.{key}" for key in model["parameter_counts"]}
-        entries |= {f"{place}.keys.{key}.{what}" for key in model["keys"] for what in ("shape", "dtype")}
-        assert {("released_checkpoint_keys.json", entry) for entry in entries} <= found
+    stored = {
+        (path.name, name)
+        for path in goldens.iterdir()
+        if path.name != check.IGNORED
+        for name in check.read(path).entries()
+    }
+    about_other_programs = ("config_of", "checkpoint_container.", "trainer_model_name")
+    assert all(any(words in name for words in about_other_programs) for _, name in stored - found)
+    assert found <= stored
+    # By hand, because entries() decides above what counts as stored.
+    tensors, metadata = read(goldens / "mae_p8_m60.safetensors")
+    names = set(tensors) | {f"grad_norms.{name}" for name in json.loads(metadata["grad_norms"])}
+    names |= {f"config.{name}" for name in json.loads(metadata["config"])} | {"param_order"}
+    assert {("mae_p8_m60.safetensors", name) for name in names} <= found
+    for name, shape in json.loads(read(goldens / "unetr_p12.safetensors")[1]["stage_shapes"]).items():
+        assert shape
+        assert ("unetr_p12.safetensors", f"stage_shapes.{name}") in found
+    rates = {f"pretrain[{run}].steps.{column}" for run in range(3) for column in ("epoch", "epoch_float", "lr")}
+    assert {("lr_schedule.json", name) for name in rates | {"downstream[1].base_lr"}} <= found
 
 
 @pytest.mark.parametrize(
@@ -214,11 +221,40 @@ def test_a_missing_weight_fails(changed, checked):
     assert {"check", "encoder.out", "loss"} <= failed(lines)
 
 
-def test_optional_entries_may_be_absent(changed, checked):
-    absent = dict.fromkeys(("loss_f64", "input.noise", "recon", "patches", "grad.mask_token"))
-    status, lines = checked(changed("mae_p8_m60.safetensors", absent))
-    assert (status, failed(lines)) == (0, set())
-    assert not absent.keys() & {line["tensor"] for line in lines}
+@pytest.mark.parametrize(
+    ("file", "dropped"),
+    [
+        (
+            "mae_p8_m60.safetensors",
+            {
+                "loss_f64",
+                "input.noise",
+                "recon",
+                "patches",
+                "grad.mask_token",
+                "encoder.hidden.7",
+                "decoder.cross_out.2",
+            },
+        ),
+        ("pos_embed.safetensors", {"g4x6x8_d96.full", "g8x8x8_d528.sum_over_dims"}),
+    ],
+)
+def test_a_dropped_value_fails(changed, checked, file, dropped):
+    status, lines = checked(changed(file, dict.fromkeys(dropped)))
+    assert (status, failed(lines)) == (1, dropped)
+
+
+def test_a_dropped_number_fails(goldens, changed, checked):
+    name = "mae_p8_m60.safetensors"
+    norms = json.loads(read(goldens / name)[1]["grad_norms"])
+    del norms["mask_token"]
+    assert failed(checked(changed(name, grad_norms=norms))[1]) == {"grad_norms.mask_token"}
+
+
+def test_a_renamed_tensor_fails_under_both_names(goldens, changed, checked):
+    name = "mae_p8_m60.safetensors"
+    renamed = {"encoder.hidden.7": None, "encoder.hidden.12": read(goldens / name)[0]["encoder.hidden.7"]}
+    assert failed(checked(changed(name, renamed))[1]) == set(renamed)
 
 
 @pytest.mark.parametrize(
@@ -266,6 +302,10 @@ def test_optional_entries_may_be_absent(changed, checked):
             lambda c: c["mapped"].pop(),
             {"mapped.vit.norm.bias"},
         ),
+        ("pretrain_to_downstream_keys.json", lambda c: c.pop("unexpected_keys"), {"unexpected_keys"}),
+        ("lr_schedule.json", lambda c: c["downstream"][0]["lr_during_epoch"].pop(), {"downstream[0].lr_during_epoch"}),
+        ("lr_schedule.json", lambda c: c["pretrain"][0].update(base_lr=2e-4), {"pretrain[0].steps.lr"}),
+        ("weight_decay_groups.json", lambda c: c["groups"][0].pop("num_tensors"), {"groups[0].num_tensors"}),
         (
             "pretrain_to_downstream_keys.json",
             lambda c: c["pretrain_keys_not_used"].pop(),
@@ -336,13 +376,26 @@ def test_nothing_to_compare_is_no_success(tmp_path, checked):
 class Recording(Comparison):
     """Keeps what the checker computes, to write a file of other sizes."""
 
+    METADATA = ("param_order", "grad_norms", "stage_shapes")
+
     def __init__(self, stored: Mapping[str, Any]) -> None:
         super().__init__("recorded", stored)
         self.computed: dict[str, torch.Tensor] = {}
+        self.metadata: dict[str, Any] = {}
 
     def __call__(self, name: str, computed: Any, scale: float = 1.0) -> None:
         if isinstance(computed, torch.Tensor):
             self.computed[name] = computed.detach().clone().contiguous()
+        else:
+            kind, _, entry = name.partition(".")
+            if kind in self.METADATA and entry:
+                self.metadata.setdefault(kind, {})[entry] = computed
+            elif kind in self.METADATA:
+                self.metadata[kind] = computed
+
+    def texts(self, **config: Any) -> dict[str, str]:
+        """Return the metadata of a file with these settings."""
+        return {key: json.dumps(value) for key, value in {**self.metadata, "config": config}.items()}
 
 
 @pytest.mark.parametrize(
@@ -366,13 +419,15 @@ def test_other_sizes_are_taken_from_the_file(tmp_path, checked, config, taps):
     network = build(config, taps)
     tensors = {f"state.{name}": tensor.clone() for name, tensor in authors_state(network).items()}
     tensors["input.image"] = torch.rand(2, network.in_channels, *network.image_size)
-    tensors["input.shuffle_indices"] = torch.rand(2, network.tokens).argsort(dim=1)
+    tensors["input.noise"] = torch.rand(2, network.tokens)
+    tensors["input.shuffle_indices"] = tensors["input.noise"].argsort(dim=1)
+    tensors["loss_f64"] = torch.zeros(1)
     tensors |= {f"decoder.kv.{tap - 1}": torch.zeros(1) for tap in taps}
     recording = Recording(tensors)
     path = tmp_path / "run"
     save_file(tensors, path, {"config": json.dumps(config)})
     mae.check(check.read(path), recording)
-    save_file(tensors | recording.computed, path, {"config": json.dumps({**config, "batch": 2})})
+    save_file(tensors | recording.computed, path, recording.texts(**config, batch=2))
     status, lines = checked(path)
     assert (status, failed(lines)) == (0, set())
     assert {"decoder.out", "recon", "grad.mask_token", f"decoder.kv.{taps[0] - 1}"} <= {
@@ -401,7 +456,7 @@ def test_other_sizes_of_segmentation_are_taken_from_the_file(tmp_path, checked):
         for name, tensor in recording.computed.items()
         if not name.startswith("vit.hidden.") or name in tensors
     }
-    save_file(tensors | computed, path, {"config": json.dumps(config)})
+    save_file(tensors | computed, path, recording.texts(**config))
     status, lines = checked(path)
     assert (status, failed(lines)) == (0, set())
     expected = {"logits.stride3", "logits.block_2_5", "vit.hidden.2.every3th", "stage.decoder2.sample"}

@@ -58,7 +58,7 @@ class Comparison:
         self.stored = stored
         self._tolerances = tolerances
         self._lines: dict[str, Line] = {}
-        self._inputs: set[str] = set()
+        self._words: set[str] = set()
 
     def __call__(self, name: str, computed: Any, scale: float = 1.0) -> None:
         """Compare one value; without effect where the file does not hold it.
@@ -91,9 +91,15 @@ class Comparison:
         self._lines[name] = Line(self.file, name, None, None, ok=False)
         self.note(f"{name}: {reason}")
 
-    def setting(self, *names: str) -> None:
-        """Take values as settings that this file's run was built from: they are no outputs."""
-        self._inputs.update(names)
+    def expect(self, *patterns: str) -> None:
+        """Add a failing line for each pattern of names that no stored value fits: the format has such values."""
+        for pattern in patterns:
+            if pattern not in self.stored and not any(_fits(name, pattern) for name in self.stored):
+                self.fail(pattern, "the format has it, the file does not")
+
+    def words(self, *names: str) -> None:
+        """Take values as words about other programs, which nothing here could agree with or not."""
+        self._words.update(names)
 
     def note(self, reason: str) -> None:
         """Say on standard error why a line is not ok; standard output holds lines alone."""
@@ -101,13 +107,17 @@ class Comparison:
 
     def finish(self) -> list[Line]:
         """Return a line per stored value, in the file's order; what was not compared is not ok."""
-        forgotten = [name for name in self.stored if name not in self._lines and name not in self._inputs]
+        forgotten = [name for name in self.stored if name not in self._lines and name not in self._words]
         if forgotten:
             self.note(f"not compared: {', '.join(forgotten)}")
         for name in forgotten:
             self._lines[name] = Line(self.file, name, None, None, ok=False)
         order = {name: number for number, name in enumerate(self.stored)}
         return sorted(self._lines.values(), key=lambda line: order.get(line.tensor, len(order)))
+
+
+def _fits(name: str, pattern: str) -> bool:
+    return fnmatchcase(name, pattern.replace("[", "[[]"))  # a bracket counts entries, only * stands for others
 
 
 def is_numeric(value: Any) -> bool:

@@ -8,11 +8,13 @@ from torch import nn
 from formats import mae
 from formats.comparison import Comparison
 from formats.golden import Golden
-from formats.hi_end_mae import build, mark_of, marked
+from formats.hi_end_mae import build, compare_config, mark_of, marked
 from monai_ext.engines import adamw_groups, make_adamw
 from monai_ext.networks import HiEndMAE, convert
 
 TOLERANCES = ()
+
+_OF_A_GROUP = ("lr_scale", "weight_decay_seen_by_optimizer", "num_tensors", "num_parameters")
 
 
 def recognises(golden: Golden) -> bool:
@@ -28,10 +30,11 @@ def recognises(golden: Golden) -> bool:
 def check(golden: Golden, compare: Comparison) -> None:
     """Sort the parameters of the network that the file is about."""
     stored = golden.content["groups"]
-    network = build(_config(golden), device="meta")
-    compare.setting("config_of")
-    if "config" in golden.content:
-        compare.setting(*(name for name in compare.stored if name.startswith("config.")))
+    config = _config(golden)
+    network = build(config, device="meta")
+    compare.words("config_of")  # a file name, and files may be renamed
+    compare_config("config", config, network, compare)
+    compare.expect("frozen", "no_decay_name_keys")
     _check_optimizer(golden, network, compare)
 
     decay = golden.content["optimizer"]["weight_decay"]
@@ -46,6 +49,7 @@ def check(golden: Golden, compare: Comparison) -> None:
             continue
         which = scales.index(group["weight_decay_scale"])
         names = list(members[which])
+        compare.expect(*(f"{place}.{key}" for key in _OF_A_GROUP))
         compare(f"{place}.weight_decay_scale", scales[which])
         compare(f"{place}.lr_scale", groups[which]["lr_scale"])
         compare(f"{place}.weight_decay_seen_by_optimizer", seen[which]["weight_decay"])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from formats.comparison import Comparison
-from monai_ext.networks import TAPS, HiEndMAE, convert, normalise_patches
+from monai_ext.networks import TAPS, HiEndMAE, convert, normalise_patches, visible_count
 
 # The goldens' words for the arguments of HiEndMAE.
 _ARGUMENTS = {
@@ -69,10 +69,26 @@ def compare_config(prefix: str, config: Mapping[str, Any], network: HiEndMAE, co
         "visible_patches": network.visible,
         "masked_patches": tokens - network.visible,
         "patch_output_dim": network.decoder.head.out_features,
+        "mask_ratio": _mask_ratio(network, config.get("mask_ratio")),
+        "pos_embed": _positions_in_words(network),
     }
     for key, value in built.items():
         compare(f"{prefix}.{key}", as_stored_size(config.get(key), value))
-    compare.setting(f"{prefix}.mask_ratio", f"{prefix}.pos_embed")  # the second is a sentence
+
+
+def _mask_ratio(network: HiEndMAE, stored: float | None) -> float:
+    tokens = math.prod(network.grid)
+    # Several ratios hide the same number of patches: the stored one is right if it does.
+    if stored is not None and visible_count(tokens, stored, published=True) == network.visible:
+        return stored
+    return 1 - network.visible / tokens
+
+
+def _positions_in_words(network: HiEndMAE) -> str:
+    tables = network.encoder_pos_embed, network.decoder_pos_embed
+    kept = {"encoder_pos_embed", "decoder_pos_embed"} <= network.state_dict().keys()
+    learning = "trained" if any(table.requires_grad for table in tables) else "frozen"
+    return f"sincos {len(network.grid)}D, {learning}, {'stored in' if kept else 'not in'} the state dict"
 
 
 def as_stored_size(stored: Any, built: Any) -> Any:

@@ -44,6 +44,33 @@ TOLERANCES = (
 )
 
 
+# What every file holds, whatever its sizes.
+_DOCUMENTED = (
+    "input.image", "input.noise", "input.shuffle_indices", "patches", "sel_patches", "sel_pos_embed", "masked",
+    "encoder.tokens_in", "encoder.out", "decoder.tokens_in", "decoder.self_out", "decoder.norm_out", "decoder.out",
+    "target", "loss", "loss_f64", "recon",
+)  # fmt: skip
+
+# Parameters whose gradient is stored, as far as a network is deep enough to have them.
+_GRADIENTS = (
+    "decoder.blocks.0.attn.qkv.weight",
+    "decoder.cross_attention_blocks.0.self_attn.qkv.weight",
+    "decoder.cross_attention_blocks.1.cross_attn.kv.weight",
+    "decoder.cross_attention_blocks.1.cross_attn.q.weight",
+    "decoder.cross_attention_blocks.2.mlp.fc1.weight",
+    "decoder.head.bias",
+    "encoder.blocks.0.attn.qkv.weight",
+    "encoder.blocks.11.mlp.fc2.weight",
+    "encoder.cls_token",
+    "encoder.norm.weight",
+    "encoder.patch_embed.proj.bias",
+    "encoder.patch_embed.proj.weight",
+    "encoder_to_decoder.0.weight",
+    "encoder_to_decoder.3.weight",
+    "mask_token",
+)
+
+
 def recognises(golden: Golden) -> bool:
     """Tell by the settings: an encoder, a decoder and weights."""
     config = golden.content.get("config")
@@ -59,6 +86,7 @@ def check(golden: Golden, compare: Comparison) -> None:
     config, tensors = golden.content["config"], golden.tensors
     network = build(config, _taps(tensors))
     compare_config("config", config, network, compare)
+    _expect_all(network, compare)
     _check_weights(network, tensors, compare)
 
     image, shuffle = tensors["input.image"].float(), tensors["input.shuffle_indices"]
@@ -82,6 +110,17 @@ def check(golden: Golden, compare: Comparison) -> None:
 def _taps(tensors: dict[str, Tensor]) -> list[int]:
     found = [int(name.rpartition(".")[2]) + 1 for name in tensors if re.fullmatch(r"decoder\.kv\.\d+", name)]
     return sorted(found) or list(TAPS)
+
+
+def _expect_all(network: HiEndMAE, compare: Comparison) -> None:
+    compare.expect(*_DOCUMENTED, "param_order")
+    compare.expect(*(f"encoder.hidden.{number}" for number in range(len(network.encoder.blocks))))
+    compare.expect(*(f"decoder.kv.{tap - 1}" for tap in network.taps))
+    compare.expect(*(f"decoder.cross_out.{number}" for number in range(len(network.taps))))
+    state = authors_state(network)
+    compare.expect(*(f"state.{name}" for name in state))
+    compare.expect(*(f"grad.{name}" for name in _GRADIENTS if name in state))
+    compare.expect(*(f"grad_norms.{name}" for name in state if not name.endswith("pos_embed")))
 
 
 def _check_weights(network: HiEndMAE, tensors: dict[str, Tensor], compare: Comparison) -> None:

@@ -32,7 +32,13 @@ def check(golden: Golden, compare: Comparison) -> None:
         grid, width = tuple(settings["grid_size"]), settings["embed_dim"]
         class_row = settings["full_shape"][1] == math.prod(grid) + 1
         table = sincos_positions(grid, width, class_row)
-        compare.setting(f"config.{name}.grid_size", f"config.{name}.embed_dim", f"config.{name}.stored")
+        words = settings.get("stored", "full" if f"{name}.full" in golden.tensors else "rows")
+        kind = "full" if words.startswith("full") else "rows"
+        parts = ("full",) if kind == "full" else ("rows", "values", "sum_over_tokens", "sum_over_dims")
+        compare.expect(*(f"{name}.{part}" for part in parts))
+        compare(f"config.{name}.stored", kind + words[len(kind) :])  # then words, for a reader
+        compare(f"config.{name}.grid_size", _grid_of(table))
+        compare(f"config.{name}.embed_dim", table.shape[2])
         compare(f"config.{name}.full_shape", list(table.shape))
         compare(f"{name}.full", table)
         exact = table[0].double()
@@ -43,3 +49,9 @@ def check(golden: Golden, compare: Comparison) -> None:
             compare(f"{name}.values", table[0, rows])
             # The token numbers are found again from the values, so that they are compared too.
             compare(f"{name}.rows", torch.cdist(values.double(), exact).argmin(dim=1))
+
+
+def _grid_of(table: torch.Tensor) -> list[int]:
+    # The first sine of each axis has frequency 1 and differs at every whole number.
+    frequencies = table.shape[2] // 6
+    return [int(table[0, :, 2 * axis * frequencies].unique().numel()) for axis in range(3)]

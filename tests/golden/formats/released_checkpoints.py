@@ -24,12 +24,11 @@ def recognises(golden: Golden) -> bool:
 
 def check(golden: Golden, compare: Comparison) -> None:
     """Build each model on the meta device and list what its checkpoint would hold."""
-    # Sentences about the container, and names of another program.
-    compare.setting(*(name for name in compare.stored if name.startswith("checkpoint_container.")))
+    compare.words(*(name for name in compare.stored if name.startswith("checkpoint_container.")))
     for name, model in golden.content["models"].items():
         network = build(model["config"], device="meta")
         place = f"models.{name}"
-        compare.setting(f"{place}.trainer_model_name")
+        compare.words(f"{place}.trainer_model_name")
         compare_config(f"{place}.config", model["config"], network, compare)
         _check_keys(place, model, authors_state(network), compare)
         _check_counts(place, network, compare)
@@ -44,6 +43,7 @@ def _check_keys(place: str, model: dict[str, Any], state: dict[str, Tensor], com
         compare(f"{entry}.shape", list(tensor.shape))
         compare(f"{entry}.dtype", str(tensor.dtype).removeprefix("torch."))
     dtypes = {str(tensor.dtype).removeprefix("torch.") for tensor in state.values()}
+    compare.expect(f"{place}.num_keys", f"{place}.dtype_all")
     compare(f"{place}.num_keys", len(state))
     compare(f"{place}.dtype_all", ", ".join(sorted(dtypes)))
 
@@ -61,10 +61,12 @@ def _check_counts(place: str, network: HiEndMAE, compare: Comparison) -> None:
         "frozen_position_embeddings": _numbers({n: t for n, t in state.items() if n not in trainable}),
         "total_in_state_dict": _numbers(state),
     }
+    compare.expect(*(f"{place}.parameter_counts.{key}" for key in counts))
     for key, count in counts.items():
         compare(f"{place}.parameter_counts.{key}", count)
     encoder = convert(state, "authors_encoder").tensors
     for key, tensors in (("total_in_state_dict", state), ("encoder_plus_encoder_pos_embed", encoder)):
+        compare.expect(f"{place}.float32_bytes.{key}")
         compare(f"{place}.float32_bytes.{key}", sum(t.numel() * t.element_size() for t in tensors.values()))
 
 

@@ -1,11 +1,9 @@
 """Learning rates: of pretraining by step, of fine-tuning by epoch."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch.optim import SGD, Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from formats.comparison import Comparison, Tolerance
 from formats.golden import Golden
@@ -15,6 +13,8 @@ from monai_ext.engines.schedules import EpochWarmupCosine, WarmupCosine
 TOLERANCES = (
     ("*.steps.lr", Tolerance(1e-12)),
     ("*.lr_during_epoch", Tolerance(1e-12)),
+    ("*.warmup_start_lr", Tolerance(1e-12)),
+    ("*.eta_min", Tolerance(1e-12)),
 )
 
 
@@ -34,32 +34,42 @@ def check(golden: Golden, compare: Comparison) -> None:
 
 def _check_pretraining(case: dict[str, Any], name: str, compare: Comparison) -> None:
     per_epoch, base = case["iters_per_epoch"], case["base_lr"]
-    steps = [step["epoch"] * per_epoch + step["iteration"] for step in case["steps"]]
 
-    def schedule(optimizer: Optimizer, done: int) -> LRScheduler:
-        return WarmupCosine(optimizer, case["warmup_epochs"], case["epochs"], per_epoch, last_epoch=done)
+    def schedule(epoch: int, iteration: int) -> WarmupCosine:
+        done = epoch * per_epoch + iteration
+        return WarmupCosine(_optimizer(base), case["warmup_epochs"], case["epochs"], per_epoch, last_epoch=done - 1)
 
-    compare(f"{name}.steps.lr", [_rate(schedule, base, step) for step in steps], scale=base)
+    first = schedule(0, 0)
+    compare(f"{name}.base_lr", first.base_lrs[0])
+    compare(f"{name}.warmup_epochs", first.warmup_epochs)
+    compare(f"{name}.epochs", first.epochs)
+    compare(f"{name}.iters_per_epoch", first.steps_per_epoch)
+    compare.expect(*(f"{name}.steps.{column}" for column in ("epoch", "iteration", "epoch_float", "lr")))
+    steps = [schedule(step["epoch"], step["iteration"]) for step in case["steps"]]
+    compare(f"{name}.steps.lr", [step.get_last_lr()[0] for step in steps], scale=base)
+    compare(f"{name}.steps.epoch", [step.last_epoch // per_epoch for step in steps])
+    compare(f"{name}.steps.iteration", [step.last_epoch % per_epoch for step in steps])
     epochs = [step["epoch"] + step["iteration"] / per_epoch for step in case["steps"]]
     compare(f"{name}.steps.epoch_float", epochs)
-    compare.setting(*(f"{name}.{key}" for key in ("base_lr", "warmup_epochs", "epochs", "iters_per_epoch")))
-    compare.setting(f"{name}.steps.epoch", f"{name}.steps.iteration")
 
 
 def _check_fine_tuning(case: dict[str, Any], name: str, compare: Comparison) -> None:
-    base = case["base_lr"]
+    base, count = case["base_lr"], case["max_epochs"]
     start, final = case.get("warmup_start_lr", 0.0) / base, case.get("eta_min", 0.0) / base
 
-    def schedule(optimizer: Optimizer, done: int) -> LRScheduler:
-        return EpochWarmupCosine(optimizer, case["warmup_epochs"], case["max_epochs"], start, final, last_epoch=done)
+    def schedule(epoch: int) -> EpochWarmupCosine:
+        return EpochWarmupCosine(_optimizer(base), case["warmup_epochs"], count, start, final, last_epoch=epoch - 1)
 
-    rates = [_rate(schedule, base, epoch) for epoch in range(len(case["lr_during_epoch"]))]
-    compare(f"{name}.lr_during_epoch", rates, scale=base)
-    compare.setting(*(f"{name}.{key}" for key in ("base_lr", "warmup_epochs", "max_epochs")))
-    compare.setting(f"{name}.warmup_start_lr", f"{name}.eta_min")
+    first = schedule(0)
+    compare(f"{name}.base_lr", first.base_lrs[0])
+    compare(f"{name}.warmup_epochs", first.warmup_epochs)
+    compare(f"{name}.max_epochs", first.epochs)
+    compare(f"{name}.warmup_start_lr", first.start * base, scale=base)
+    compare(f"{name}.eta_min", first.final * base, scale=base)
+    compare.expect(f"{name}.lr_during_epoch")
+    compare(f"{name}.lr_during_epoch", [schedule(epoch).get_last_lr()[0] for epoch in range(count)], scale=base)
 
 
-def _rate(schedule: Callable[[Optimizer, int], LRScheduler], base: float, step: int) -> float:
-    # As if resumed there: a stored step may lie 100,000 steps into a run.
-    optimizer = SGD([{"params": [torch.zeros(1, requires_grad=True)], "lr": base, "initial_lr": base}])
-    return float(schedule(optimizer, step - 1).get_last_lr()[0])
+def _optimizer(base: float) -> Optimizer:
+    # Schedules start as if resumed: a stored step may lie 100,000 steps into a run.
+    return SGD([{"params": [torch.zeros(1, requires_grad=True)], "lr": base, "initial_lr": base}])

@@ -25,6 +25,17 @@ TOLERANCES = (
     ("grad.*", Tolerance(2e-3, of_largest=True)),
 )
 
+_DOCUMENTED = (
+    "input.image_u8", "vit.norm_out*", "logits.stride*", "logits.block_*", "logits.channel_mean", "logits.channel_std",
+    "argmax_counts", "objective", "pretrain.cls_token", "pretrain.out*",
+)  # fmt: skip
+_GRADIENTS = (
+    "decoder2.conv3d.weight",
+    "encoder4.transp_conv_init.conv.weight",
+    "out.conv.conv.weight",
+    "vit.blocks.3.attn.qkv.weight",
+    "vit.patch_embedding.position_embeddings",
+)
 _STAGES = ("encoder1", "encoder2", "encoder3", "encoder4", "decoder5", "decoder4", "decoder3", "decoder2")
 
 
@@ -45,6 +56,7 @@ def check(golden: Golden, compare: Comparison) -> None:
     prefix = "state."
     state = {n.removeprefix(prefix): t.float() for n, t in tensors.items() if n.startswith(prefix)}
     network = build(config, taps)
+    _expect_all(network, compare)
     load_into(network, state)
     compare_config("config", config, network, compare)
     for name, tensor in network.state_dict().items():
@@ -63,6 +75,17 @@ def check(golden: Golden, compare: Comparison) -> None:
         _compare_rows(f"grad.{name}", parameter.grad, compare)
     if "pretrain.cls_token" in tensors:
         _check_pretraining_encoder(golden, state, image, taps, compare)
+
+
+def _expect_all(network: HiEndSegmenter, compare: Comparison) -> None:
+    compare.expect(*_DOCUMENTED)
+    compare.expect(*(f"state.{name}" for name in network.state_dict()))
+    compare.expect(*(f"stage.{name}.{what}" for name in _STAGES for what in ("sample", "mean", "std")))
+    tapped = [f"hidden.{tap - 1}" for tap in network.taps]
+    compare.expect(*(f"{encoder}.{name}*" for encoder in ("vit", "pretrain") for name in tapped))
+    compare.expect(*(f"stage_shapes.{name}" for name in (*(f"vit.{tap}" for tap in tapped), "vit.norm_out", *_STAGES)))
+    parameters = dict(network.named_parameters())
+    compare.expect(*(f"grad.{name}*" for name in _GRADIENTS if name in parameters))
 
 
 def _taps(tensors: dict[str, Tensor]) -> list[int]:
