@@ -38,9 +38,11 @@ def prepare(
 ) -> None:
     """Prepare CT scans for training: read, orient RAS, resample, and store as int16 HU in small chunks.
 
-    Run it again at any time: what is done and unchanged is skipped, what changed is redone, and a run that
-    was killed is completed. A scan that cannot be prepared is reported with the reason, and the others go
-    on. Labels come from a datalist that names them; files named like labels in a plain folder are left out.
+    Run it again at any time: what is done and unchanged is skipped, what
+    changed is redone, and a run that was killed is completed. A scan that
+    cannot be prepared is reported with the reason, and the others go on.
+    Labels come from a datalist that names them; files named like labels in
+    a plain folder are left out.
 
     Example: python -m monai_ext prepare ct_scans store
 

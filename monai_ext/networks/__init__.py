@@ -1,6 +1,13 @@
 """Networks: Hi-End-MAE, its reconstruction and segmentation forms, and their weights."""
 
-from monai_ext.networks.checkpoints import Account, convert, load_into, open_weights, read_checkpoint
+from monai_ext.networks.checkpoints import (
+    Account,
+    convert,
+    load_into,
+    load_pretrained,
+    open_weights,
+    read_checkpoint,
+)
 from monai_ext.networks.hi_end_mae import TAPS, HiEndMAE, MAEOutput
 from monai_ext.networks.hi_end_reconstructor import HiEndReconstructor
 from monai_ext.networks.hi_end_segmenter import HiEndSegmenter
@@ -23,6 +30,7 @@ __all__ = [
     "draw_shuffle",
     "hide_tokens",
     "load_into",
+    "load_pretrained",
     "normalise_patches",
     "open_weights",
     "read_checkpoint",

@@ -49,7 +49,8 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     if is_torchscript(path):
         raise WeightsError(
             f"{path.name}: a TorchScript file holds code and loads only with a known checksum; "
-            f"compare `sha256sum {path.name}` with what its author gives, then pass it as sha256",
+            f"compare `sha256sum {path.name}` with what its author gives, "
+            "then pass it as sha256 (weights_sha256 in a bundle)",
             code="weights.torchscript",
         )
     content = _read_safetensors(path) if _is_safetensors(path) else _read_pickle(path)
@@ -84,14 +85,14 @@ def write_checkpoint(tensors: Mapping[str, Tensor], path: str | os.PathLike[str]
         WeightsError: what was written does not read back.
     """
     path = Path(path)
-    # Own memory for each: safetensors refuses views, and torch.save would write all that a view looks at.
-    own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    if authors:
-        own = {f"module.{name}": tensor for name, tensor in own.items()}
     if path.suffix not in (".safetensors", ".pt"):
         raise SettingError(
             f"{path.name}: the ending chooses the format; use .safetensors or .pt", code="setting.suffix"
         )
+    # Own memory for each: safetensors refuses views, and torch.save would write all that a view looks at.
+    own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    if authors:
+        own = {f"module.{name}": tensor for name, tensor in own.items()}
 
     def verify(written: Path) -> None:
         back = open_checkpoint(written).tensors

@@ -27,6 +27,7 @@ __all__ = [
     "convert_file",
     "kind_of",
     "load_into",
+    "load_pretrained",
     "open_checkpoint",
     "open_weights",
     "read_checkpoint",
@@ -45,6 +46,22 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         WeightsError: see :func:`open_checkpoint`.
     """
     return unwrap(open_checkpoint(path).tensors)
+
+
+def load_pretrained(network: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
+    """Return a network with pretrained weights, ready for fine-tuning; where they have no decoder, its stays random.
+
+    Says nothing; :func:`load_into` does the same and returns the account.
+
+    Args:
+        network: gets the weights, in place; keeps its mode and device.
+        path: see :func:`open_checkpoint`.
+
+    Raises:
+        WeightsError: the file cannot be read, or does not fit; the network is unchanged then.
+    """
+    load_into(network, path)
+    return network
 
 
 def open_weights(network: nn.Module, path: str | os.PathLike[str], sha256: str | None = None) -> nn.Module:

@@ -81,7 +81,7 @@ class HiEndSegmenter(nn.Module):
         encoder_width: int = 1536,
         encoder_depth: int = 12,
         encoder_heads: int = 16,
-        feature_size: int = 16,
+        feature_size: int = 32,
         taps: Sequence[int] = TAPS,
         decoder_stride: int = 1,
         published: bool = False,

@@ -80,11 +80,11 @@ def body_mask(hu: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndar
 
 def _cell_means(hu: np.ndarray, cell: list[int]) -> np.ndarray:
     # One axis at a time; a last cell that is cut off is the mean of what it holds.
-    means = hu.astype(np.float32)
+    means = hu
     for axis, edge in enumerate(cell):
         starts = np.arange(0, hu.shape[axis], edge)
         counts = np.diff(np.append(starts, hu.shape[axis]))
-        means = np.add.reduceat(means, starts, axis=axis)
+        means = np.add.reduceat(means, starts, axis=axis, dtype=np.float32)
         means /= counts.reshape([-1 if other == axis else 1 for other in range(3)]).astype(np.float32)
     return means
 

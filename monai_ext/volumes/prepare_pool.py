@@ -1,6 +1,7 @@
 """A pool of processes that outlives its workers: a scan that kills one costs that scan alone."""
 
 import multiprocessing
+import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -48,7 +49,7 @@ def _run_pool(
     work: Callable[[JobT], ResultT], waiting: deque[JobT], workers: int, suspects: list[JobT]
 ) -> Iterator[ResultT]:
     """Yield results until none is waiting, or until a worker dies; jobs then under way go to ``suspects``."""
-    pool = ProcessPoolExecutor(workers, mp_context=_context())
+    pool = ProcessPoolExecutor(workers, mp_context=_context(), initializer=_let_parent_stop)
     running: dict[Future[ResultT], JobT] = {}
     broken = False
     try:
@@ -75,6 +76,11 @@ def _run_pool(
                 yield future.result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _let_parent_stop() -> None:
+    # Ctrl-C reaches every process of a terminal: the parent then hands out no more, and workers finish theirs.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _context() -> multiprocessing.context.BaseContext:

@@ -1,7 +1,6 @@
 """Preparing one scan: read it, bring it to RAS and the store's spacing, find the body, store it."""
 
 import hashlib
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -64,7 +63,7 @@ def prepare_scan(job: Job) -> Outcome:
     case = job.source.case
     try:
         if job.source.problem:
-            return Outcome(job.id, "failed", job.source.problem, "manifest.outside_root")
+            return Outcome(job.id, "failed", job.source.problem, job.source.problem_code)
         label = job.source.label
         checksums = _checksum(job.source.image, case), None if label is None else _checksum(label, case)
         for volume_id in (job.id, *job.moved):
@@ -77,7 +76,7 @@ def prepare_scan(job: Job) -> Outcome:
         reason = f"{case}: too large for the memory; prepare it with fewer workers, or crop it"
         return Outcome(job.id, "failed", reason, "prepare.memory")
     except OSError as error:
-        reason = f"{case}: {os.strerror(error.errno or 0)}; check the disk and the permissions, then run again"
+        reason = f"{case}: {error.strerror or 'system error'}; check the disk and the permissions, then run again"
         return Outcome(job.id, "failed", reason, "prepare.system")
     except Exception as error:
         # The message of an unforeseen error may show a path or a DICOM tag; its type does not.
@@ -119,16 +118,14 @@ def _volume(job: Job, image_sha256: str, label_sha256: str | None) -> NewVolume:
     case = job.source.case
     scan = read_scan(job.source.image, assume_hu=job.assume_hu, case=case)
     label, label_source = _label(job, scan, label_sha256)
-    voxels, affine = to_spacing(*to_ras(scan.voxels, scan.affine), job.spacing_mm)
-    if min(voxels.shape) < 2:
+    hu, affine = _stored_grid(scan, job.spacing_mm)
+    if min(hu.shape) < 2:
         raise ScanError(
-            f"{case}: only {'x'.join(map(str, voxels.shape))} voxels are left at the spacing of the store; "
+            f"{case}: only {'x'.join(map(str, hu.shape))} voxels are left at the spacing of the store; "
             "leave it out, or choose a finer spacing",
             code="scan.too_small",
             case=case,
         )
-    # Reading refused what int16 cannot hold, and interpolation stays between its neighbours.
-    hu = np.rint(voxels).astype(np.int16)
     x, y, z = scan.voxels.shape
     return NewVolume(
         id=job.id,
@@ -145,6 +142,16 @@ def _volume(job: Job, image_sha256: str, label_sha256: str | None) -> NewVolume:
         label=label,
         label_source=label_source,
     )
+
+
+def _stored_grid(scan: Scan, spacing_mm: tuple[float, float, float]) -> tuple[np.ndarray, np.ndarray]:
+    voxels, affine = to_spacing(*to_ras(scan.voxels, scan.affine), spacing_mm)
+    hu = np.empty(voxels.shape, np.int16)
+    # Reading refused what int16 cannot hold, and interpolation stays between its neighbours. Plane by plane,
+    # for a rounded copy would be as large as the volume.
+    for plane, stored in zip(voxels, hu, strict=True):
+        stored[:] = np.rint(plane)
+    return hu, affine
 
 
 def _label(job: Job, scan: Scan, sha256: str | None) -> tuple[np.ndarray | None, LabelSource | None]:

@@ -28,7 +28,8 @@ class Source:
         case: its id in the datalist, else its base name.
         label: its label volume, if a datalist names one.
         label_relative: the label's path from the root.
-        problem: why it cannot be prepared, if that is known already.
+        problem: a sentence why it cannot be prepared, if that is known already.
+        problem_code: the same as a word for programs.
     """
 
     image: Path
@@ -37,6 +38,7 @@ class Source:
     label: Path | None = None
     label_relative: str | None = None
     problem: str | None = None
+    problem_code: str = ""
 
 
 @dataclass(frozen=True)
@@ -138,8 +140,8 @@ def _label_names(path: Path) -> dict[int, str]:
 
 
 def _from_folder(source: Path, root: Path, store: Path | None) -> Found:
-    sources, left_out = [], []
-    for folder, files, linked in _walk(source, store):
+    sources, left_out, closed = list[Source](), list[str](), list[OSError]()
+    for folder, files, linked in _walk(source, store, closed):
         sources += [_checked(link, root) for link in linked if not _stays_inside(link, root)]
         slices = []
         for path in files:
@@ -151,13 +153,14 @@ def _from_folder(source: Path, root: Path, store: Path | None) -> Found:
                 sources.append(_checked(path, root))
         if any(_is_dicom(path) for path in slices):
             sources.append(_checked(folder, root, slices))
+    sources += [_closed(Path(error.filename), root, error) for error in closed]
     return Found(root, sorted(sources, key=lambda item: item.relative), sorted(left_out))
 
 
-def _walk(source: Path, store: Path | None) -> Iterator[tuple[Path, list[Path], list[Path]]]:
-    # Folder, its visible files, and the links to folders in it, which are not followed.
+def _walk(source: Path, store: Path | None, closed: list[OSError]) -> Iterator[tuple[Path, list[Path], list[Path]]]:
+    # Folder, its visible files, and the links to folders in it, which are not followed; errors go to closed.
     avoid = store.resolve() if store is not None else None
-    for name, folders, files in os.walk(source, followlinks=False):
+    for name, folders, files in os.walk(source, onerror=closed.append, followlinks=False):
         folder = Path(name)
         linked = [folder / other for other in folders if (folder / other).is_symlink()]
         folders[:] = sorted(
@@ -176,7 +179,13 @@ def _checked(path: Path, root: Path, slices: Sequence[Path] = ()) -> Source:
             f"{case}: a link leads out of the root folder; put the scan itself into the folder, "
             "or give a root folder (--root) that holds both"
         )
-    return Source(path, relative, case, problem=problem)
+    return Source(path, relative, case, problem=problem, problem_code="manifest.outside_root" if problem else "")
+
+
+def _closed(folder: Path, root: Path, error: OSError) -> Source:
+    problem = f"{folder.name}: the folder cannot be listed ({error.strerror}); make it readable, or leave it out"
+    relative = folder.relative_to(root).as_posix()
+    return Source(folder, relative, folder.name, problem=problem, problem_code="scan.closed")
 
 
 def _stays_inside(path: Path, root: Path) -> bool:

@@ -15,7 +15,7 @@ from monai_ext.base import StoreError, WriteError, replacing
 from monai_ext.volumes.body import Body
 from monai_ext.volumes.store_chunks import ChunkReader, describe_chunks, write_chunks
 from monai_ext.volumes.store_record import ChunkedData, LabelSource, StoreRecord, Triple, pack_voxels
-from monai_ext.volumes.store_sidecar import data_path, record_text, sidecar_path
+from monai_ext.volumes.store_sidecar import data_path, read_record, record_text, sidecar_path
 
 LOCK = ".lock"
 # What file systems without locks answer; checksums then still tell when two writers mixed their files.
@@ -54,8 +54,10 @@ def write_volume(folder: Path, volume: NewVolume) -> StoreRecord:
 
     Raises:
         WriteError: the disk is full or the folder is read-only; the volume is then not in the store.
+        StoreError: the id holds another scan, which a second run stored meanwhile.
     """
     with _locked(folder, volume.id):
+        _check_owner(folder, volume)
         remove_volume(folder, volume.id)
         try:
             record = _record(folder, volume)
@@ -65,6 +67,20 @@ def write_volume(folder: Path, volume: NewVolume) -> StoreRecord:
             remove_volume(folder, volume.id)
             raise
         return record
+
+
+def _check_owner(folder: Path, volume: NewVolume) -> None:
+    try:
+        there = read_record(sidecar_path(folder, volume.id))
+    except StoreError:
+        return  # nothing there, or nothing whole
+    if (there.source_root, there.source) != (volume.source_root, volume.source):
+        raise StoreError(
+            f"{volume.id}: another run has stored another scan of that name meanwhile; run again, and it gets "
+            "a name of its own",
+            code="store.id_taken",
+            case=volume.id,
+        )
 
 
 def _record(folder: Path, volume: NewVolume) -> StoreRecord:

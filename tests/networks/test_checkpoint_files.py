@@ -35,6 +35,14 @@ def test_every_container(tmp_path, state):
     files = {
         "plain.pt": state,
         "ignite.pt": {"model": state, "optimizer": optimizer, "trainer": {"epoch": 3}, "scaler": {"scale": 2.0}},
+        "checkpoint_iteration=9.pt": {
+            "model": wrapped,
+            "optimizer": optimizer,
+            "lr_scheduler": {"last_epoch": 9},
+            "step": {"accumulated": 1},
+            "best": {"best": None, "epoch": 0},
+            "progress": {"iteration": 9, "epoch_length": 3},
+        },
         "authors.pth.tar": {"epoch": 7, "state_dict": wrapped, "optimizer": optimizer, "scaler": {"scale": 2.0}},
     }
     for name, content in files.items():

@@ -106,7 +106,8 @@ def test_other_sizes_name_the_setting_and_change_nothing(random_mae, changes, se
         ({"feature_size": 3}, "feature_size"),
         ({"encoder_width": 12}, "encoder_width"),
         ({"patch_size": (4, 5, 7)}, "patch_size or in_channels"),
-        ({"patch_size": (4, 3, 5), "image_size": (12, 6, 35)}, "patch_size"),
+        ({"patch_size": (4, 3, 5), "image_size": (12, 6, 35)}, "patch_size or decoder_stride"),
+        ({"decoder_stride": 2}, "patch_size or decoder_stride"),
     ],
 )
 def test_other_segmenters_name_the_setting(changes, setting):

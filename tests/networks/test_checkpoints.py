@@ -10,6 +10,7 @@ from monai_ext.networks import (
     HiEndReconstructor,
     HiEndSegmenter,
     convert,
+    load_pretrained,
     open_weights,
     read_checkpoint,
     sincos_positions,
@@ -47,7 +48,9 @@ class TestOpenWeights:
         path = tmp_path / "model.ts"
         torch.jit.script(nn.Linear(3, 2)).save(path)
         network = HiEndMAE.tiny(**SIZES)
-        with pytest.raises(WeightsError, match=r"^model\.ts: a TorchScript file holds code .* `sha256sum model\.ts`"):
+        with pytest.raises(
+            WeightsError, match=r"^model\.ts: a TorchScript file holds code .* `sha256sum model\.ts` .*weights_sha256"
+        ):
             open_weights(network, path)
         with pytest.raises(WeightsError, match=r"^model\.ts: its sha256 is [0-9a-f]{64}, not 00ff"):
             open_weights(network, path, sha256="00ff")
@@ -63,6 +66,28 @@ class TestOpenWeights:
     def test_missing(self, tmp_path):
         with pytest.raises(WeightsError, match=r"^none\.ts: no such file"):
             open_weights(HiEndMAE.tiny(**SIZES), tmp_path / "none.ts", sha256="0" * 64)
+
+
+class TestLoadPretrained:
+    """The one-line form for fine-tuning: silent, and the network itself comes back."""
+
+    def test_encoder_into_a_segmenter(self, tmp_path, capsys):
+        source, network = HiEndMAE.tiny(**SIZES), HiEndSegmenter.tiny(3, **SIZES)
+        write_checkpoint(convert(source.state_dict(), "authors").tensors, tmp_path / "authors.pt", authors=True)
+        decoder = network.out.conv.conv.weight.clone()
+        assert load_pretrained(network, tmp_path / "authors.pt") is network
+        assert network.training
+        assert torch.equal(network.vit.cls_token, source.encoder.cls_token)
+        assert torch.equal(network.out.conv.conv.weight, decoder)
+        assert capsys.readouterr() == ("", "")
+
+    def test_weights_of_another_size_change_nothing(self, tmp_path):
+        write_checkpoint(HiEndMAE.tiny(**{**SIZES, "encoder_width": 24}).state_dict(), tmp_path / "wide.pt")
+        network = HiEndSegmenter.tiny(3, **SIZES)
+        before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+        with pytest.raises(WeightsError, match=r"^wide\.pt: .* has shape .* build it with the encoder_width"):
+            load_pretrained(network, tmp_path / "wide.pt")
+        assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
 
 class TestSizes:

@@ -94,6 +94,31 @@ def test_published_gradients(recorded, published_run):
             assert (found - value).abs().max() <= 2e-3 * value.abs().max()  # noise 4e-4
 
 
+@pytest.mark.parametrize("shift", [-1, 1])
+@pytest.mark.parametrize(("skip", "block"), [("encoder2", 3), ("encoder3", 6), ("encoder4", 9)])
+def test_golden_tells_a_tap_that_is_off_by_one(recorded, published_run, skip, block, shift):
+    network, seen, _, _ = published_run
+    with torch.no_grad():
+        stage = getattr(network, skip)(network.volume(seen["vit"][0][block + shift]))
+    strides = [slice(None, None, size // 4) for size in stage.shape[2:]]
+    assert (stage[:, :, *strides] - recorded[1][f"stage.{skip}.sample"]).abs().max() > 100 * 2e-4  # the tolerance
+
+
+def _order(tokens):
+    return tokens.unflatten(1, (8, 8, 8)).transpose(1, 3).flatten(1, 3)
+
+
+@pytest.mark.parametrize("change", [lambda table: table.roll(1, dims=1), _order], ids=["off by one", "z for x"])
+def test_golden_tells_other_positions(recorded, published_run, change):
+    network = published_run[0]
+    with torch.no_grad():
+        image = recorded[1]["input.image_u8"].float() / 255
+        table = network.vit.patch_embedding.position_embeddings
+        hidden, _ = network.vit(network.vit.patch_embedding(image) - table + change(table))
+    moved = (hidden[3][:, ::4] - recorded[1]["vit.hidden.3.every4th"]).abs().max()
+    assert moved > 100 * 1e-4  # the tolerance
+
+
 def test_default_encoder_is_that_of_pretraining(recorded):
     """Class token and eps 1e-6: the hidden states are those that pretraining learned to make."""
     config, tensors = recorded
@@ -169,6 +194,26 @@ def test_tiny_shares_its_encoder_with_the_pretraining_network():
     ours, ours_out = network.vit(network.vit.patch_embedding(image))
     assert_close(ours, hidden, rtol=0, atol=1e-5)  # one sum as a matrix product, one as another
     assert_close(ours_out, out, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", ["base_p16", "large_p16", "large_p12"])
+def test_published_encoders_hold_as_many_parameters_as_in_pretraining(size):
+    with torch.device("meta"):
+        network, pretrained = getattr(HiEndSegmenter, size)(5), getattr(HiEndMAE, size)()
+    vit = {n: p.numel() for n, p in network.vit.named_parameters()}
+    positions = vit.pop("patch_embedding.position_embeddings")  # frozen in pretraining, kept outside its encoder
+    assert sum(vit.values()) == sum(p.numel() for p in pretrained.encoder.parameters())
+    assert positions == pretrained.encoder_pos_embed.numel()
+    assert network.encoder1.layer.conv1.out_channels == 32
+
+
+@pytest.mark.parametrize("published", [False, True])
+def test_tokens_return_to_their_place_and_the_class_token_to_none(published):
+    network = HiEndSegmenter.tiny(2, (16, 18, 25), (8, 6, 5), encoder_width=6, encoder_heads=1, published=published)
+    numbers = torch.arange(30.0).reshape(1, 30, 1).expand(1, 30, 6)  # a 2x3x5 grid, z fastest
+    class_token = torch.full((1, 0 if published else 1, 6), -1.0)
+    volume = network.volume(torch.cat([class_token, numbers], dim=1))
+    assert torch.equal(volume[0, 4], torch.arange(30.0).reshape(2, 3, 5))
 
 
 def test_layers_count_from_the_input_to_the_decoder():

@@ -147,3 +147,18 @@ def test_a_file_where_the_folder_should_be(tmp_path):
     (tmp_path / "out").write_text("in the way")
     with pytest.raises(WriteError, match="could not be written"):
         LabelMapWriter("pred", Path(tmp_path) / "out", NAMES)({"pred": tensor(logits())})
+
+
+def test_rounding_on_the_way_back_is_not_written(tmp_path):
+    result = tensor(logits())
+    result.affine = result.affine + torch.tensor([[0, 0, 0, 1e-4]] * 3 + [[0] * 4], dtype=torch.float64)
+    LabelMapWriter("pred", tmp_path, NAMES)({"pred": result})
+    content = json.loads((tmp_path / "case_7" / "case_7_seg.json").read_text())
+    np.testing.assert_array_equal(content["affine_ras"], AFFINE)
+
+
+def test_scans_without_a_fingerprint_never_overwrite(tmp_path):
+    writer = LabelMapWriter("pred", tmp_path, NAMES)
+    writer({"pred": tensor(logits(), fingerprint=None)})
+    with pytest.raises(WriteError, match="another scan"):
+        writer({"pred": tensor(logits(), fingerprint=None)})

@@ -81,12 +81,27 @@ def test_links_out_of_the_root_are_refused_and_others_go_on(tmp_path):
     assert items["c.nii"] is None  # a link that stays inside is a file like any other
     for name in ("b", "series", "folder"):
         problem = items["b.nii" if name == "b" else name]
-        assert problem is not None
-        assert problem.startswith(f"{name}: a link leads out of the root folder; put the scan itself")
-        assert str(tmp_path) not in problem
+        assert str(problem).startswith(f"{name}: a link leads out of the root folder; put the scan itself")
+        assert str(tmp_path) not in str(problem)
     wider = find_sources(root, root=tmp_path).sources  # holds the targets; linked folders are not followed
     assert [item.relative for item in wider] == ["root/a.nii", "root/b.nii", "root/c.nii", "root/series"]
     assert not any(item.problem for item in wider)
+
+
+def test_folder_that_cannot_be_listed_is_said(tmp_path, monkeypatch):
+    touch(tmp_path / "a.nii")
+    touch(tmp_path / "closed" / "b.nii")
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:  # root, as which tests may run, is let in everywhere
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    items = {item.relative: str(item.problem) for item in find_sources(tmp_path).sources}
+    assert items["a.nii"] == "None"
+    assert items["closed"].startswith("closed: the folder cannot be listed (Permission denied); make it readable")
 
 
 def test_datalist(tmp_path):

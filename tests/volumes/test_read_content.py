@@ -54,6 +54,7 @@ OTHER = {
     "without rescale": torso().round() + 1024,
     "without rescale, padded": np.where(with_padding(-2000) == -2000, -2000, torso().round() + 1024),
     "rescaled twice": torso() - 1024,
+    "rescaled twice, clipped": np.clip(torso() - 1024, -1024, None),
     "z-scored": (torso() - torso().mean()) / torso().std(),
     "windowed": np.clip((torso() + 175) / 425, 0, 1),
     "thousandths": torso() / 1000,

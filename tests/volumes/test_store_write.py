@@ -5,12 +5,13 @@ import fcntl
 import multiprocessing
 import os
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from monai_ext.base import WriteError
+from monai_ext.base import StoreError, WriteError
 from monai_ext.volumes import Body, VolumeStore
 from monai_ext.volumes import store_write as module
 from monai_ext.volumes.store_write import LOCK, NewVolume, remove_leftovers, write_volume
@@ -52,6 +53,16 @@ def test_label_goes_with_the_volume_it_belonged_to(tmp_path):
     write_volume(tmp_path, new_volume("a", 1))
     write_volume(tmp_path, new_volume("a", 2, labelled=False))
     assert set(files(tmp_path)) == {"a.b2nd", "a.json"}
+
+
+def test_another_scan_never_takes_an_id(tmp_path):
+    """Two runs over two folders may choose one name at once."""
+    write_volume(tmp_path, new_volume("a", 1))
+    before = files(tmp_path)
+    for change in ({"source_root": "76543210"}, {"source": "x/a.nii.gz"}):
+        with pytest.raises(StoreError, match=r"^a: another run has stored another scan of that name meanwhile"):
+            write_volume(tmp_path, replace(new_volume("a", 2), **change))
+    assert files(tmp_path) == before
 
 
 @pytest.mark.parametrize("call", [0, 2, 4])  # each file is flushed, and its folder: image, label, sidecar
