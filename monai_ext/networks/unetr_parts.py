@@ -25,7 +25,7 @@ def up_steps(patch_size: tuple[int, int, int], decoder_stride: int = 1) -> list[
     [(2, 2, 1), (2, 2, 1), (2, 2, 2)]
     """
     factors = [-(-patch // decoder_stride) for patch in patch_size]
-    doublings = [min(3, max(0, (factor - 1).bit_length() - 1)) for factor in factors]
+    doublings = [max(0, (factor - 1).bit_length() - 1) for factor in factors]
     steps: list[Kernel] = []
     for step in range(3):
         kx, ky, kz = (2 if step >= 3 - count else 1 for count in doublings)

@@ -244,4 +244,4 @@ def test_tiny_trains_cheaply():
         start = time.perf_counter()
         network(image).square().mean().backward()
         seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 0.4  # measured 0.17 on one core; the demo's time budget stands on it
+    assert min(seconds) < 0.4  # measured 0.19 on one free core; the demo's time budget stands on it
