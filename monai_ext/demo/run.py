@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from monai_ext.base import ScanError, SettingError
-from monai_ext.demo.plan import FINETUNE_STEPS, PRETRAIN_STEPS, plan_demo
+from monai_ext.demo.plan import FINETUNE_STEPS, PRETRAIN_STEPS, DemoPlan, plan_demo
 from monai_ext.demo.report import write_report
 from monai_ext.demo.workflow import run_bundle
 from monai_ext.volumes import find_scans, prepare, read_scan, write_phantoms
@@ -92,7 +91,7 @@ def run_demo(output: str | Path, scan: str | Path | None = None, minutes: float 
     return result
 
 
-def _pretrain_settings(folder: Path, plan: Any, seed: int) -> dict[str, Any]:
+def _pretrain_settings(folder: Path, plan: DemoPlan, seed: int) -> dict[str, Any]:
     scans = plan.patients["training"] - 1  # one is held out
     return {
         "dataset_dir": str(folder / "store"),
@@ -109,7 +108,7 @@ def _pretrain_settings(folder: Path, plan: Any, seed: int) -> dict[str, Any]:
     }
 
 
-def _finetune_settings(folder: Path, plan: Any, seed: int) -> dict[str, Any]:
+def _finetune_settings(folder: Path, plan: DemoPlan, seed: int) -> dict[str, Any]:
     return {
         "dataset_dir": str(folder / "phantoms"),
         "output_dir": str(folder / "finetuning"),
@@ -182,7 +181,5 @@ def _make_room(folder: Path) -> None:
 def _stage(result: DemoResult, name: str, title: str) -> Iterator[None]:
     Console(stderr=True).rule(title, align="left")
     start = time.monotonic()
-    threads = torch.get_num_threads()
     yield
-    torch.set_num_threads(threads)
     result.seconds[name] = round(time.monotonic() - start, 1)

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch.distributed as dist
 from torch.utils.data import Dataset, Sampler
 
 from monai_ext.base import SettingError, derive_seed
+from monai_ext.engines.ranks import rank, world
 
 
 class Draw(NamedTuple):
@@ -48,14 +48,14 @@ class DrawPlan(Sampler[Draw]):
 
     def __len__(self) -> int:
         """Return the samples per epoch of one rank."""
-        return -(-self.draws // _world())
+        return -(-self.draws // world())
 
     def __iter__(self) -> Iterator[Draw]:
         """Yield this rank's samples of the current epoch from ``start`` on."""
-        rank, world = _rank(), _world()
-        order = self._order(len(self) * world)
+        ranks = world()
+        order = self._order(len(self) * ranks)
         for position in range(self.start, len(self)):
-            slot = position * world + rank
+            slot = position * ranks + rank()
             yield Draw(int(order[slot]), self.epoch, slot)
 
     def _order(self, length: int) -> np.ndarray:
@@ -119,12 +119,4 @@ class RankShare(Sampler[int]):
         yield from self._share()
 
     def _share(self) -> range:
-        return range(self.size) if self.size < _world() else range(_rank(), self.size, _world())
-
-
-def _rank() -> int:
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
-
-
-def _world() -> int:
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+        return range(self.size) if self.size < world() else range(rank(), self.size, world())

@@ -1,4 +1,4 @@
-"""Joining the other processes that ``torchrun`` started."""
+"""Joining the other processes that ``torchrun`` started, and knowing one's place among them."""
 
 import os
 from datetime import timedelta
@@ -29,3 +29,13 @@ def join_ranks(backend: str, device: torch.device, timeout_minutes: float = 30) 
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group(backend, timeout=timedelta(minutes=timeout_minutes))
+
+
+def rank() -> int:
+    """Return this process's number, 0 when it is alone."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def world() -> int:
+    """Return the number of processes, 1 when there is only this one."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1

@@ -6,13 +6,13 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from monai.data import MetaTensor
 from monai.engines.utils import IterationEvents
 from torch import nn
 
 from monai_ext.base import SettingError, derive_seed
 from monai_ext.engines.precision import autocast, choose_precision
+from monai_ext.engines.ranks import rank
 
 
 class TrainingStep:
@@ -65,7 +65,7 @@ class TrainingStep:
     def __call__(self, engine: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Run one iteration; returns ``image``, ``label``, ``pred`` and the unscaled ``loss``."""
         engine.network.train()
-        torch.manual_seed(derive_seed(self.seed, "step", engine.state.iteration, _rank()))
+        torch.manual_seed(derive_seed(self.seed, "step", engine.state.iteration, rank()))
         image, label = engine.prepare_batch(batch, engine.state.device, engine.non_blocking)
         first, last, window = self._place(engine)
         if first:
@@ -153,7 +153,7 @@ class EvaluationStep:
         image, label = engine.prepare_batch(batch, engine.state.device, engine.non_blocking)
         dtype = choose_precision(self.precision, engine.state.device)
         with torch.random.fork_rng(devices=_cuda(engine.state.device)):
-            torch.manual_seed(derive_seed(self.seed, "evaluate", position, _rank()))
+            torch.manual_seed(derive_seed(self.seed, "evaluate", position, rank()))
             with torch.inference_mode(), autocast(dtype, engine.state.device):
                 # The bare tensor: metadata slow a network down, and TorchScript takes none.
                 prediction = engine.inferer(plain_tensor(image), engine.network)
@@ -173,10 +173,6 @@ def plain_tensor(value: torch.Tensor) -> torch.Tensor:
     """Return the tensor without MONAI's metadata; it shares memory."""
     as_tensor = getattr(value, "as_tensor", None)
     return as_tensor() if as_tensor is not None else value
-
-
-def _rank() -> int:
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
 def _cuda(device: torch.device) -> list[torch.device]:
