@@ -1,6 +1,17 @@
-"""Losses: masked reconstruction for pretraining, class-balanced Dice and cross-entropy for fine-tuning."""
+"""Losses: masked reconstruction, class-balanced Dice and cross-entropy, and the two stages of AA-CLIP."""
 
+from monai_ext.losses.aa_clip_stages import ImageStageLoss, TextStageLoss, anchor_overlap, detection_loss
 from monai_ext.losses.class_balanced import ClassBalancedDiceCE
+from monai_ext.losses.class_maps import ClassMapLoss, ClassMapTerms
 from monai_ext.losses.masked_patches import MaskedPatchLoss
 
-__all__ = ["ClassBalancedDiceCE", "MaskedPatchLoss"]
+__all__ = [
+    "ClassBalancedDiceCE",
+    "ClassMapLoss",
+    "ClassMapTerms",
+    "ImageStageLoss",
+    "MaskedPatchLoss",
+    "TextStageLoss",
+    "anchor_overlap",
+    "detection_loss",
+]

@@ -4,6 +4,12 @@ from collections.abc import Callable
 from typing import Protocol
 
 from formats import (
+    aa_clip_cases,
+    aa_clip_full,
+    aa_clip_small,
+    anomaly_metrics,
+    clip_preprocess,
+    clip_prompts,
     decay_groups,
     key_map,
     mae,
@@ -32,4 +38,10 @@ FORMATS: tuple[Format, ...] = (
     decay_groups,
     key_map,
     released_checkpoints,
+    aa_clip_small,
+    aa_clip_full,
+    aa_clip_cases,
+    anomaly_metrics,
+    clip_prompts,
+    clip_preprocess,
 )

@@ -18,13 +18,18 @@ class Tolerance:
     Attributes:
         limit: largest absolute difference.
         of_largest: the limit is a share of the stored tensor's largest absolute value.
+        at_least: what the largest absolute value counts as if it is smaller.
     """
 
     limit: float
     of_largest: bool = False
+    at_least: float = 0.0
 
 
 EXACT = Tolerance(0.0)
+
+# Optimisers act on the sign of tiny gradients: of a trained parameter's entries, this share may lie further away.
+_NEAR, _FEW = 1e-5, 0.01
 
 # Patterns of names, tried in order; the first that fits decides. Whatever fits none must be exact.
 Tolerances = Sequence[tuple[str, Tolerance]]
@@ -39,9 +44,12 @@ class Line:
     max_abs_err: float | None
     tol: float | None
     ok: bool
+    share_beyond: float | None = None  # of the entries of a trained parameter, see Comparison.trained
 
     def __str__(self) -> str:
-        return json.dumps(vars(self))
+        shown = dict(vars(self))
+        share = shown.pop("share_beyond")
+        return json.dumps(shown if share is None else {**shown, "share_beyond_1e-5": share})
 
 
 class Comparison:
@@ -77,7 +85,7 @@ class Comparison:
         if is_numeric(stored) and is_numeric(computed):
             expected, actual = _float64(stored), _float64(computed)
             if tolerance.of_largest:
-                tol *= float(expected.abs().max()) if expected.numel() else 0.0
+                tol *= max(tolerance.at_least, float(expected.abs().max()) if expected.numel() else 0.0)
             error = _largest_difference(expected, actual)
         else:
             error = 0.0 if type(stored) is type(computed) and stored == computed else None
@@ -85,6 +93,24 @@ class Comparison:
         self._lines[name] = Line(self.file, name, error, tol if math.isfinite(tol) else None, ok)
         if not ok:
             self.note(f"{name}: {_shown(stored)} is stored, {_shown(computed)} was computed")
+
+    def trained(self, name: str, computed: torch.Tensor, furthest: float) -> None:
+        """Compare a parameter after training: fewer than 1 % of its entries may lie beyond 1e-5.
+
+        Args:
+            name: the stored value's name; without effect where the file does not hold it.
+            computed: what this package makes of it.
+            furthest: how far any entry may lie.
+        """
+        if name not in self.stored:
+            return
+        expected, actual = _float64(self.stored[name]), _float64(computed)
+        error = _largest_difference(expected, actual)
+        share = None if error is None else float(((expected - actual).abs() > _NEAR).double().mean())
+        ok = error is not None and error <= furthest and share is not None and share < _FEW
+        self._lines[name] = Line(self.file, name, error, furthest, ok, share)
+        if not ok:
+            self.note(f"{name}: {_shown(self.stored[name])} is stored, {share} of its entries lie beyond {_NEAR}")
 
     def fail(self, name: str, reason: str) -> None:
         """Add a failing line for something that the file does not hold as a value."""
