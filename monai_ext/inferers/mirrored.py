@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from monai.inferers import SlidingWindowInferer
 
-from monai_ext.base import SettingError
+from monai_ext.base import SettingError, is_number
 
 
 class MirroredSlidingWindow(SlidingWindowInferer):
@@ -22,7 +22,7 @@ class MirroredSlidingWindow(SlidingWindowInferer):
         **window: further arguments of MONAI's ``SlidingWindowInferer``.
 
     Raises:
-        SettingError: an axis is not 0, 1 or 2, or named twice.
+        SettingError: an axis is not 0, 1 or 2, or named twice; a number is out of range.
     """
 
     def __init__(
@@ -37,6 +37,14 @@ class MirroredSlidingWindow(SlidingWindowInferer):
             raise SettingError(
                 f"mirror_axes: {list(mirror_axes)} is not a set of spatial axes; choose among 0 (x), 1 (y), 2 (z)",
                 code="setting.mirror",
+            )
+        if not is_number(overlap, 0) or overlap >= 1:
+            raise SettingError(
+                f"overlap: {overlap!r}; give a share from 0 to below 1, for example 0.5", code="setting.overlap"
+            )
+        if not isinstance(sw_batch_size, int) or sw_batch_size < 1:
+            raise SettingError(
+                f"sw_batch_size: {sw_batch_size!r}; give a whole number of at least 1", code="setting.count"
             )
         super().__init__(tuple(roi_size), sw_batch_size, overlap, mode=window.pop("mode", "gaussian"), **window)
         self.mirror_axes = tuple(mirror_axes)

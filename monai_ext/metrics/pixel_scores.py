@@ -164,6 +164,4 @@ def _check(maps: np.ndarray, masks: np.ndarray) -> None:
             code="setting.score",
         )
     if masks.dtype != bool and not bool(((masks == 0) | (masks == 1)).all()):
-        raise LabelError(
-            "masks: some values are neither 0 nor 1; set abnormal pixels to 1", code="label.not_binary"
-        )
+        raise LabelError("masks: some values are neither 0 nor 1; set abnormal pixels to 1", code="label.not_binary")

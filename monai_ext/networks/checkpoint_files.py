@@ -1,10 +1,8 @@
-"""Reading and writing files of weights without ever running code from them."""
+"""Checkpoints: named tensors from files of weights, and back into them."""
 
 import os
-import pickle
-import struct
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -12,14 +10,12 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
-from monai_ext.base import SettingError, WeightsError, replacing
+from monai_ext.base import SettingError, WeightsError, replacing, save_torch
+from monai_ext.networks.checkpoint_content import read_content
 
 _CONTAINERS = ("state_dict", "model")  # the authors' trainer and ours put the weights under these names
-_PICKLE = b"\x80\x02"  # how files of torch before 1.6 begin
-_REFUSALS = ("Unsupported global", "unrecognized function", "unsupported class")  # of torch's safe unpickler
 _NOT_WEIGHTS = "stands beside the weights in the checkpoint"
 
 
@@ -38,23 +34,18 @@ class Checkpoint:
     beside: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
-def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+def open_checkpoint(path: str | os.PathLike[str], content: bytes | None = None) -> Checkpoint:
     """Read safetensors, a state dict, or a trainer's checkpoint (the authors' or this package's).
+
+    Args:
+        path: the file.
+        content: what :func:`read_verified` read from it; the file is not opened again then.
 
     Raises:
         WeightsError: the file is missing, empty or truncated, holds code, NaN or no weights at all.
     """
     path = Path(path)
-    _check_file(path)
-    if is_torchscript(path):
-        raise WeightsError(
-            f"{path.name}: a TorchScript file holds code and loads only with a known checksum; "
-            f"compare `sha256sum {path.name}` with what its author gives, "
-            "then pass it as sha256 (weights_sha256 in a bundle)",
-            code="weights.torchscript",
-        )
-    content = _read_safetensors(path) if _is_safetensors(path) else _read_pickle(path)
-    tensors, beside = _find_weights(content, path.name)
+    tensors, beside = _find_weights(read_content(path, content), path.name)
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
             raise WeightsError(
@@ -68,6 +59,17 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
                 code="weights.nonfinite",
             )
     return Checkpoint(path.name, tensors, MappingProxyType(dict.fromkeys(beside, _NOT_WEIGHTS)))
+
+
+@contextmanager
+def naming(source: str) -> Iterator[None]:
+    """Let errors about tensors begin with the file that they came from."""
+    try:
+        yield
+    except WeightsError as error:
+        if str(error).startswith(f"{source}: "):
+            raise
+        raise WeightsError(f"{source}: {str(error).removeprefix('weights: ')}", code=error.code) from error
 
 
 def write_checkpoint(tensors: Mapping[str, Tensor], path: str | os.PathLike[str], authors: bool = False) -> None:
@@ -106,81 +108,7 @@ def write_checkpoint(tensors: Mapping[str, Tensor], path: str | os.PathLike[str]
         if path.suffix == ".safetensors":
             safetensors.torch.save_file(own, temporary, metadata={"format": "pt"})
         else:
-            torch.save({"epoch": 0, "state_dict": own} if authors else own, temporary)
-
-
-def is_torchscript(path: str | os.PathLike[str]) -> bool:
-    """Tell whether a file is a TorchScript archive, without loading it."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
-
-
-def _check_file(path: Path) -> None:
-    if path.is_dir():
-        raise WeightsError(f"{path.name}: a folder; give the file of weights in it", code="weights.folder")
-    if not path.is_file():
-        raise WeightsError(
-            f"{path.name}: no such file of weights; check the path, or train or convert weights first",
-            code="weights.no_file",
-        )
-    if path.stat().st_size == 0:
-        raise WeightsError(f"{path.name}: empty (0 bytes); copy or download it again", code="weights.empty")
-
-
-def _is_safetensors(path: Path) -> bool:
-    with path.open("rb") as handle:
-        head = handle.read(9)
-    return path.suffix == ".safetensors" or (len(head) == 9 and head[8:] == b"{" and _header_size(head) < 2**27)
-
-
-def _header_size(head: bytes) -> int:
-    return int(struct.unpack("<Q", head[:8])[0])
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return safetensors.torch.load_file(path)
-    except (SafetensorError, ValueError) as error:
-        raise _unreadable(path) from error
-
-
-def _read_pickle(path: Path) -> Any:
-    zipped = zipfile.is_zipfile(path)
-    with path.open("rb") as handle:
-        pickled = handle.read(2) == _PICKLE
-    if not zipped and not pickled:
-        raise _unreadable(path)
-    try:
-        # Mapped, a checkpoint with optimizer states costs no memory beyond the weights.
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except pickle.UnpicklingError as error:
-        if any(words in str(error) for words in _REFUSALS):
-            raise WeightsError(
-                f"{path.name}: holds Python objects beside tensors and numbers, which could run code; "
-                "save its state_dict alone, with torch.save(network.state_dict(), ...) or safetensors",
-                code="weights.code",
-            ) from error
-        raise _unreadable(path) from error
-    except (
-        RuntimeError,
-        EOFError,
-        ValueError,
-        KeyError,
-        OSError,
-        AttributeError,
-        UnicodeDecodeError,
-    ) as error:
-        raise _unreadable(path) from error
-
-
-def _unreadable(path: Path) -> WeightsError:
-    return WeightsError(
-        f"{path.name}: truncated, damaged or not a file of weights ({path.stat().st_size} bytes); "
-        "copy or download it again, as .pt or .safetensors",
-        code="weights.truncated",
-    )
+            save_torch({"epoch": 0, "state_dict": own} if authors else own, temporary)
 
 
 def _find_weights(content: Any, source: str) -> tuple[dict[str, Tensor], list[str]]:

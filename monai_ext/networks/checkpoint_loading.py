@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from monai_ext.base import SettingError, WeightsError
 from monai_ext.networks.checkpoint_account import Account
 from monai_ext.networks.checkpoint_conversion import convert
-from monai_ext.networks.checkpoint_files import Checkpoint, open_checkpoint
+from monai_ext.networks.checkpoint_files import Checkpoint, naming, open_checkpoint
 from monai_ext.networks.checkpoint_names import kind_of, unwrap
 from monai_ext.networks.checkpoint_sizes import (
     depth_behind,
@@ -29,7 +29,7 @@ _POSITIONS = ("encoder_pos_embed", "decoder_pos_embed", "vit.patch_embedding.pos
 
 def load_into(
     network: nn.Module,
-    source: str | os.PathLike[str] | Mapping[str, Tensor],
+    source: str | os.PathLike[str] | Mapping[str, Tensor] | Checkpoint,
     *,
     positions: Literal["stored", "recomputed"] = "stored",
 ) -> Account:
@@ -41,7 +41,7 @@ def load_into(
     Args:
         network: :class:`HiEndMAE`, :class:`HiEndReconstructor` or :class:`HiEndSegmenter`; changed in place,
             but only if everything fits.
-        source: a file, or tensors by name.
+        source: a file, what :func:`open_checkpoint` read from one, or tensors by name.
         positions: ``"stored"`` wants the pretrained positions to be those of the network's own grid;
             ``"recomputed"`` drops them, for images of another size.
 
@@ -58,12 +58,13 @@ def load_into(
             code="setting.load",
         )
     segmenter = isinstance(network, HiEndSegmenter)
-    tensors, converted = convert(
-        checkpoint.tensors,
-        "segmenter" if segmenter else "monai_ext",
-        patch_size=network.patch_size,
-        published=network.published,
-    )
+    with naming(checkpoint.source):
+        tensors, converted = convert(
+            checkpoint.tensors,
+            "segmenter" if segmenter else "monai_ext",
+            patch_size=network.patch_size,
+            published=network.published,
+        )
     own = network.state_dict()
     learned = segmenter and kind_of(unwrap(checkpoint.tensors)) == "segmenter"
     computed = {
@@ -121,7 +122,9 @@ def check_whole(state: Mapping[str, Tensor], source: str) -> None:
     _missing(state, like.state_dict(), False, source)
 
 
-def _as_checkpoint(source: str | os.PathLike[str] | Mapping[str, Tensor]) -> Checkpoint:
+def _as_checkpoint(source: str | os.PathLike[str] | Mapping[str, Tensor] | Checkpoint) -> Checkpoint:
+    if isinstance(source, Checkpoint):
+        return source
     return Checkpoint("weights", dict(source)) if isinstance(source, Mapping) else open_checkpoint(source)
 
 

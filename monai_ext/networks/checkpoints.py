@@ -1,5 +1,6 @@
 """Weights in and out of networks, every tensor accounted for: the public side of the checkpoint modules."""
 
+import io
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from monai_ext.base import WeightsError, sha256_of
+from monai_ext.base import WeightsError
 from monai_ext.networks.checkpoint_account import Account
+from monai_ext.networks.checkpoint_content import is_torchscript, read_verified
 from monai_ext.networks.checkpoint_conversion import Converted, Target, convert
-from monai_ext.networks.checkpoint_files import Checkpoint, is_torchscript, open_checkpoint, write_checkpoint
+from monai_ext.networks.checkpoint_files import Checkpoint, naming, open_checkpoint, write_checkpoint
 from monai_ext.networks.checkpoint_loading import check_whole, load_into
 from monai_ext.networks.checkpoint_names import kind_of, unwrap
 from monai_ext.networks.checkpoint_sizes import sizes_of
@@ -27,7 +29,6 @@ __all__ = [
     "convert_file",
     "kind_of",
     "load_into",
-    "load_pretrained",
     "open_checkpoint",
     "open_weights",
     "read_checkpoint",
@@ -48,24 +49,10 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     return unwrap(open_checkpoint(path).tensors)
 
 
-def load_pretrained(network: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
-    """Return a network with pretrained weights, ready for fine-tuning; where they have no decoder, its stays random.
-
-    Says nothing; :func:`load_into` does the same and returns the account.
-
-    Args:
-        network: gets the weights, in place; keeps its mode and device.
-        path: see :func:`open_checkpoint`.
-
-    Raises:
-        WeightsError: the file cannot be read, or does not fit; the network is unchanged then.
-    """
-    load_into(network, path)
-    return network
-
-
 def open_weights(network: nn.Module, path: str | os.PathLike[str], sha256: str | None = None) -> nn.Module:
     """Return a network ready for inference: ``network`` with weights from a file, or a TorchScript file.
+
+    With a checksum the file is read once, into memory, and what was checked is what loads.
 
     Args:
         network: gets the weights, see :func:`load_into`; unused for TorchScript.
@@ -79,21 +66,17 @@ def open_weights(network: nn.Module, path: str | os.PathLike[str], sha256: str |
         WeightsError: another checksum, TorchScript without one, or weights that do not fill the network.
     """
     path = Path(path)
-    if path.is_file() and sha256 is not None and (actual := sha256_of(path)) != sha256.strip().lower():
-        raise WeightsError(
-            f"{path.name}: its sha256 is {actual}, not {sha256}; download it again, or do not use it",
-            code="weights.sha256",
-        )
-    if path.is_file() and sha256 is not None and is_torchscript(path):
+    content = None if sha256 is None else read_verified(path, sha256)
+    if content is not None and is_torchscript(io.BytesIO(content)):
         try:
-            scripted: nn.Module = torch.jit.load(path, map_location="cpu")
+            scripted: nn.Module = torch.jit.load(io.BytesIO(content), map_location="cpu")
         except RuntimeError as error:
             raise WeightsError(
                 f"{path.name}: no TorchScript that torch {torch.__version__} reads; export it again",
                 code="weights.torchscript",
             ) from error
         return scripted.eval()
-    account = load_into(network, path)
+    account = load_into(network, open_checkpoint(path, content))
     if account.initialised:
         first = next(iter(account.initialised))
         raise WeightsError(
@@ -129,9 +112,10 @@ def convert_file(
         WriteError: the target cannot be written.
     """
     checkpoint = open_checkpoint(source)
-    ours = convert(checkpoint.tensors, patch_size=patch_size).tensors
-    check_whole(ours, checkpoint.source)
-    tensors, account = convert(checkpoint.tensors, to, patch_size=patch_size, published=published)
+    with naming(checkpoint.source):
+        ours = convert(checkpoint.tensors, patch_size=patch_size).tensors
+        check_whole(ours, checkpoint.source)
+        tensors, account = convert(checkpoint.tensors, to, patch_size=patch_size, published=published)
     write_checkpoint(tensors, target, authors=to in ("authors", "authors_encoder"))
     dropped = MappingProxyType({**account.dropped, **checkpoint.beside})
     return replace(account, source=checkpoint.source, dropped=dropped), sizes_of(ours)

@@ -1,6 +1,5 @@
-"""Files of adapters alone: safetensors that say which CLIP they belong to, and the authors' own."""
+"""Files of adapters alone: safetensors that say which CLIP they belong to."""
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -10,12 +9,14 @@ from typing import Any
 
 import safetensors.torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import Tensor
 
 from monai_ext._version import __version__
 from monai_ext.base import InputError, WeightsError, replacing
 from monai_ext.networks.aa_clip import AAClip
-from monai_ext.networks.checkpoint_content import check_file, read_content
+from monai_ext.networks.checkpoint_content import check_file
+from monai_ext.networks.clip_adapter_import import check_adapters
+from monai_ext.networks.clip_fingerprint import clip_fingerprint, tensors_sha256
 from monai_ext.networks.clip_models import ClipModel
 from monai_ext.networks.clip_prompts import PromptTable
 
@@ -143,7 +144,8 @@ def load_adapters(model: AAClip, path: str | os.PathLike[str]) -> AdapterRecord:
                 "build it with adapted_clip, which takes the settings of the file",
                 code="weights.settings",
             )
-    _fill(model.adapters, tensors, name)
+    check_adapters(model.adapters.state_dict(), tensors, name)
+    model.adapters.load_state_dict(tensors)
     return record
 
 
@@ -170,61 +172,6 @@ def adapted_clip(clip: ClipModel, path: str | os.PathLike[str]) -> tuple[AAClip,
     return model, load_adapters(model, path)
 
 
-def import_adapters(
-    model: AAClip,
-    text: str | os.PathLike[str] | None = None,
-    image: str | os.PathLike[str] | None = None,
-) -> None:
-    """Load the authors' adapter files, ``text_adapter.pth`` and ``image_adapter_*.pth``.
-
-    They do not say which CLIP and settings they belong to: the published ones are those of ViT-L-14-336 with
-    OpenAI's weights, ``activation="gelu"`` and the defaults of :class:`AAClip`.
-
-    Args:
-        model: changed in place, but only if everything fits.
-        text: the file of stage 1.
-        image: the file of stage 2.
-
-    Raises:
-        WeightsError: a file cannot be read, or a tensor is missing, unknown or of another shape.
-    """
-    tensors: dict[str, Tensor] = {}
-    for part, path in (("text_adapter", text), ("image_adapter", image)):
-        if path is not None:
-            content = read_content(path)
-            if isinstance(content, Mapping) and isinstance(content.get(part), Mapping):
-                content = content[part]
-            found = {f"{part}.{name}": tensor for name, tensor in _named_tensors(content, Path(path).name).items()}
-            own = {name: value for name, value in model.adapters.state_dict().items() if name.startswith(f"{part}.")}
-            _check_fit(own, found, Path(path).name)
-            tensors |= found
-    model.adapters.load_state_dict(tensors, strict=False)
-
-
-def clip_fingerprint(model: nn.Module) -> str:
-    """Return a SHA-256 that tells CLIPs apart: all names and shapes, all vectors, the first row of every matrix.
-
-    Hashing every value would take seconds for a large model. Positions are known by the class row alone, so
-    that a CLIP keeps its fingerprint when it is loaded for images of another size.
-    """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        resized = name == "visual.positional_embedding"
-        digest.update(f"{name} {list(tensor.shape[1:] if resized else tensor.shape)} ".encode())
-        row = tensor if tensor.ndim < 2 else tensor[0]
-        digest.update(row.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 of names, shapes and values in float32."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {list(tensor.shape)} ".encode())
-        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
 def _verify(written: AdapterRecord, record: AdapterRecord) -> None:
     if written != record:
         raise WeightsError(
@@ -245,38 +192,3 @@ def _check_clip(clip: ClipModel, record: AdapterRecord, source: str) -> None:
             "load the CLIP of the adapters, or train adapters for this one",
             code="weights.clip",
         )
-
-
-def _named_tensors(content: Any, source: str) -> dict[str, Tensor]:
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise WeightsError(
-            f"{source}: holds no adapter of AA-CLIP; give text_adapter.pth as text, image_adapter_*.pth as image",
-            code="weights.adapters",
-        )
-    return {str(name): tensor for name, tensor in content.items()}
-
-
-def _fill(adapters: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    _check_fit(adapters.state_dict(), tensors, source)
-    adapters.load_state_dict(dict(tensors))
-
-
-def _check_fit(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], source: str) -> None:
-    for kind, names in (("missing", own.keys() - tensors.keys()), ("unknown to it", tensors.keys() - own.keys())):
-        if names:
-            raise WeightsError(
-                f"{source}: {min(names)} is {kind}; build AAClip with the text_adapt_until, image_adapt_until, levels "
-                "and relu of the training",
-                code="weights.names",
-            )
-    for name, tensor in tensors.items():
-        if tensor.shape != own[name].shape:
-            raise WeightsError(
-                f"{source}: {name} has shape {list(tensor.shape)}, the model needs {list(own[name].shape)}; "
-                "give the CLIP that the adapters were trained beside",
-                code="weights.shape",
-            )
-        if not bool(tensor.isfinite().all()):
-            raise WeightsError(
-                f"{source}: {name} holds NaN or infinite numbers; use an earlier file", code="weights.nonfinite"
-            )

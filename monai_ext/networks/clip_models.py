@@ -1,30 +1,20 @@
 """Building open_clip models and filling them from a tag, a file or tensors, without running code from a file."""
 
-import json
 import os
 from collections.abc import Mapping
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import open_clip
 from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
-from open_clip.pretrained import (
-    download_pretrained_from_hf,
-    get_pretrained_cfg,
-    list_pretrained_tags_by_model,
-)
 from torch import Tensor, nn
 
 from monai_ext.base import SettingError
+from monai_ext.networks.clip_architectures import Activation, Size, find_architecture
 from monai_ext.networks.clip_tokens import StrictTokenizer, Tokenizer, tokenizer_for
-from monai_ext.networks.clip_towers import activation_of, check_towers, refusal, text_tower
-from monai_ext.networks.clip_weights import FOLDER, HUB, fill_clip, find_tag_weights, read_clip_weights
-
-Activation = Literal["weights", "gelu", "quick_gelu"]
-Size = int | tuple[int, int]
-_CONFIG, _WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"  # names in repositories of the hub
+from monai_ext.networks.clip_towers import activation_of, check_towers, text_tower
+from monai_ext.networks.clip_weights import fill_clip, read_clip_weights
 
 
 @dataclass(frozen=True)
@@ -127,28 +117,20 @@ def load_clip(
         SettingError: an unknown architecture or activation, or a model that is no ViT of open_clip's own.
         WeightsError: the weights cannot be fetched, read or do not fit.
     """
-    name, config, preprocess = _configuration(architecture)
-    tag, path, trained = None, None, None
-    if weights is not None:
-        tag, path, trained = _find_weights(name, weights, cache_dir)
-        preprocess = {**trained, **preprocess}
-    vision = config["vision_cfg"]
-    native = _grid(vision["image_size"], vision["patch_size"])
-    if image_size is not None:
-        vision["image_size"] = list(image_size) if not isinstance(image_size, int) else image_size
-        _check_size(image_size, vision["patch_size"])
-    config["quick_gelu"] = _quick_gelu(activation, name, config, trained, random=weights is None)
-    custom = config.pop("custom_text", False)
-    model = (open_clip.CustomTextCLIP if custom else open_clip.CLIP)(**config)
+    found = find_architecture(architecture)
+    tag, path, trained = (None, None, None) if weights is None else found.weights(weights, cache_dir)
+    config = found.resized(image_size)
+    config["quick_gelu"] = found.quick_gelu(activation, path, trained)
+    pictures = {**(trained or {}), **found.pictures}
     clip = ClipModel(
-        model.eval().requires_grad_(False),
-        tokenizer_for(name, config),
-        f"{name or 'own configuration'}/{tag or 'random'}",
-        tuple(preprocess.get("mean", OPENAI_DATASET_MEAN)),
-        tuple(preprocess.get("std", OPENAI_DATASET_STD)),
+        _built(config, found.tag).eval().requires_grad_(False),
+        tokenizer_for(found.name, config),
+        f"{found.tag}/{tag or 'random'}",
+        tuple(pictures.get("mean", OPENAI_DATASET_MEAN)),
+        tuple(pictures.get("std", OPENAI_DATASET_STD)),
     )
     if path is not None:
-        load_clip_weights(clip, path, sha256=sha256, native_grid=native)
+        load_clip_weights(clip, path, sha256=sha256, native_grid=found.native_grid)
     return clip
 
 
@@ -176,116 +158,13 @@ def load_clip_weights(
         fill_clip(clip.model, read_clip_weights(Path(weights), sha256), Path(weights).name, native_grid)
 
 
-def _configuration(architecture: Any) -> tuple[str | None, dict[str, Any], dict[str, Any]]:
-    """Return open_clip's name if it has one, the model's configuration, and what is known of its pictures."""
-    name = None
-    if isinstance(architecture, Mapping):
-        content: Any = dict(architecture)
-    elif os.fspath(architecture).endswith(".json"):
-        content = _read_json(Path(architecture))
-    else:
-        name = os.fspath(architecture)
-        content = _named_configuration(name)
-    config = content.get("model_cfg", content) if isinstance(content, dict) else None
-    if not isinstance(config, dict) or not {"embed_dim", "vision_cfg", "text_cfg"} <= config.keys():
-        raise SettingError(
-            f"{name or 'architecture'}: no open_clip configuration with embed_dim, vision_cfg and text_cfg; "
-            "open_clip.list_models() lists the names",
-            code="setting.clip",
-        )
-    config = deepcopy(config)
-    _refuse_foreign_towers(name or "own configuration", config)
-    return name, config, content.get("preprocess_cfg", {})
-
-
-def _named_configuration(name: str) -> Any:
-    if name.startswith(FOLDER):
-        return _read_json(Path(name.removeprefix(FOLDER)) / _CONFIG)
-    if name.startswith(HUB):
-        repository = name.removeprefix(HUB)
-        try:
-            return _read_json(Path(download_pretrained_from_hf(repository, filename=_CONFIG)))
-        except FileNotFoundError as error:
-            raise SettingError(
-                f"{name}: the hub cannot be reached; fetch {_CONFIG} and {_WEIGHTS} from "
-                f"https://huggingface.co/{repository} into a folder and give local-dir:FOLDER",
-                code="setting.clip",
-            ) from error
-    return open_clip.get_model_config(name)
-
-
-def _read_json(path: Path) -> Any:
+def _built(config: dict[str, Any], tag: str) -> nn.Module:
+    custom = config.pop("custom_text", False)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        model: nn.Module = (open_clip.CustomTextCLIP if custom else open_clip.CLIP)(**config)
+    except (TypeError, AssertionError, ZeroDivisionError) as error:
         raise SettingError(
-            f"{path.name}: no JSON file of an open_clip configuration; check the path", code="setting.clip"
+            f"{tag}: open_clip builds nothing of its configuration ({error}); correct vision_cfg and text_cfg",
+            code="setting.clip",
         ) from error
-
-
-def _refuse_foreign_towers(tag: str, config: Mapping[str, Any]) -> None:
-    # Before anything is built: those towers would fetch files from the hub.
-    vision, text = config["vision_cfg"], config["text_cfg"]
-    if vision.get("timm_model_name"):
-        raise refusal(tag, f"its image tower is the timm model {vision['timm_model_name']}")
-    if isinstance(vision.get("layers"), list | tuple):
-        raise refusal(tag, "its image tower is a ResNet")
-    if vision.get("attentional_pool") or "multimodal_cfg" in config:
-        raise refusal(tag, "it is a CoCa model, whose image tower ends in attentional pooling")
-    if text.get("hf_model_name"):
-        raise refusal(tag, f"its text tower is the transformers model {text['hf_model_name']}")
-
-
-def _find_weights(
-    name: str | None, weights: str | os.PathLike[str], cache_dir: str | os.PathLike[str] | None
-) -> tuple[str, Path, dict[str, Any]]:
-    """Return the tag, the file, and what open_clip knows of the weights."""
-    words = os.fspath(weights)
-    if name is not None and (name.startswith((HUB, FOLDER)) or get_pretrained_cfg(name, words)):
-        return words, find_tag_weights(name, words, cache_dir), dict(get_pretrained_cfg(name, words))
-    tags = list_pretrained_tags_by_model(name) if name else []
-    if os.sep not in words and "." not in words and not Path(words).exists():
-        known = f"choose one of {', '.join(tags)}, or give a file" if tags else "give a file of weights"
-        raise SettingError(f"{name or 'architecture'}: no weights are called {words!r}; {known}", code="setting.clip")
-    return Path(words).name, Path(words), {}
-
-
-def _quick_gelu(
-    activation: str, name: str | None, config: Mapping[str, Any], trained: Mapping[str, Any] | None, *, random: bool
-) -> bool:
-    if activation in ("gelu", "quick_gelu"):
-        return activation == "quick_gelu"
-    if activation != "weights":
-        raise SettingError(
-            f"activation: {activation!r} is none; choose 'weights', 'gelu' or 'quick_gelu'", code="setting.activation"
-        )
-    own = bool(config.get("quick_gelu", False))
-    if trained:
-        return bool(trained.get("quick_gelu", False))
-    if random or own or name is None or name.startswith((HUB, FOLDER)):
-        return own
-    known = {bool(get_pretrained_cfg(name, tag).get("quick_gelu")) for tag in list_pretrained_tags_by_model(name)}
-    if len(known) == 2:
-        raise SettingError(
-            f"{name}: a file does not say which activation its weights were trained with; give activation="
-            "'quick_gelu' for OpenAI's weights and those derived from them, else 'gelu'",
-            code="setting.activation",
-        )
-    return known.pop() if known else own
-
-
-def _grid(image_size: Any, patch_size: Any) -> tuple[int, int]:
-    height, width = image_size if isinstance(image_size, list | tuple) else (image_size, image_size)
-    down, across = patch_size if isinstance(patch_size, list | tuple) else (patch_size, patch_size)
-    return height // down, width // across
-
-
-def _check_size(image_size: Any, patch_size: Any) -> None:
-    sizes = image_size if isinstance(image_size, list | tuple) else (image_size, image_size)
-    patches = patch_size if isinstance(patch_size, list | tuple) else (patch_size, patch_size)
-    if len(sizes) != 2 or any(size < patch or size % patch for size, patch in zip(sizes, patches, strict=True)):
-        raise SettingError(
-            f"image_size: {image_size} is not a whole number of {patches[0]}x{patches[1]} patches; "
-            f"give multiples, such as {37 * patches[0]}",
-            code="setting.image_size",
-        )
+    return model

@@ -1,5 +1,7 @@
 """Finding and reading the weights of open_clip models, and filling a model with them."""
 
+import hashlib
+import io
 import math
 import os
 from collections.abc import Mapping
@@ -20,8 +22,8 @@ from open_clip.pretrained import (
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from monai_ext.base import WeightsError, sha256_of
-from monai_ext.networks.checkpoint_content import is_torchscript, read_content
+from monai_ext.base import WeightsError
+from monai_ext.networks.checkpoint_content import is_torchscript, read_content, read_verified
 
 HUB, FOLDER = "hf-hub:", "local-dir:"
 _HOUSE_FILE = "{name}.{tag}.safetensors"  # where a file fetched by hand is found
@@ -78,17 +80,14 @@ def read_clip_weights(path: Path, sha256: str | None = None) -> dict[str, Tensor
     Raises:
         WeightsError: the file is missing or broken, has another checksum, holds code, NaN or no weights.
     """
-    scripted = path.is_file() and is_torchscript(path)
-    if path.is_file() and (sha256 is not None or scripted):
-        actual = sha256_of(path)
-        if sha256 is not None and actual != sha256.strip().lower():
-            raise WeightsError(
-                f"{path.name}: its sha256 is {actual}, not {sha256}; download it again, or do not use it",
-                code="weights.sha256",
-            )
-        if scripted and (sha256 is not None or actual in _openai_checksums()):
-            return _weights_in(_open_torchscript(path), path.name)
-    return _weights_in(read_content(path), path.name)
+    content = read_verified(path, sha256) if sha256 is not None else None
+    if content is None and path.is_file() and is_torchscript(path):
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() not in _openai_checksums():
+            content = None  # read_content refuses it, and says how to go on
+    if content is not None and is_torchscript(io.BytesIO(content)):
+        return _weights_in(_open_torchscript(content, path.name), path.name)
+    return _weights_in(read_content(path, content), path.name)
 
 
 def fill_clip(
@@ -180,12 +179,12 @@ def _openai_checksums() -> frozenset[str]:
     return frozenset(address.split("/")[-2] for address in addresses if "openaipublic" in address)
 
 
-def _open_torchscript(path: Path) -> dict[str, Tensor]:
+def _open_torchscript(content: bytes, source: str) -> dict[str, Tensor]:
     try:
-        return dict(torch.jit.load(path, map_location="cpu").state_dict())
+        return dict(torch.jit.load(io.BytesIO(content), map_location="cpu").state_dict())
     except RuntimeError as error:
         raise WeightsError(
-            f"{path.name}: no TorchScript that torch {torch.__version__} reads; download it again",
+            f"{source}: no TorchScript that torch {torch.__version__} reads; download it again",
             code="weights.torchscript",
         ) from error
 

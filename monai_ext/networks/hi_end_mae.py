@@ -82,6 +82,7 @@ class HiEndMAE(nn.Module):
     ) -> None:
         super().__init__()
         check_positive(in_channels=in_channels, encoder_depth=encoder_depth)
+        check_positive(encoder_width=encoder_width, decoder_width=decoder_width)
         check_positive(encoder_heads=encoder_heads, decoder_heads=decoder_heads)
         check_heads("encoder", encoder_width, encoder_heads)
         check_heads("decoder", decoder_width, decoder_heads)

@@ -89,6 +89,7 @@ class HiEndSegmenter(nn.Module):
         super().__init__()
         check_positive(out_channels=out_channels, in_channels=in_channels, encoder_depth=encoder_depth)
         check_positive(encoder_heads=encoder_heads, feature_size=feature_size, decoder_stride=decoder_stride)
+        check_positive(encoder_width=encoder_width)
         check_heads("encoder", encoder_width, encoder_heads)
         self.image_size, self.patch_size = triple("image_size", image_size), triple("patch_size", patch_size)
         self.in_channels, self.encoder_depth, self.published = in_channels, encoder_depth, published
@@ -189,15 +190,17 @@ class HiEndSegmenter(nn.Module):
             name: as in ``named_parameters``.
 
         Returns:
-            0 for patch embedding, class token and positions, ``k`` for the k-th encoder block (the encoder's
-            last norm counts with the last block), ``encoder_depth + 1`` for the decoder.
+            0 for patch embedding, class token and positions, ``k`` for the k-th encoder block,
+            ``encoder_depth + 1`` for the encoder's last norm and the decoder.
         """
         part, _, rest = name.partition(".")
         if part != "vit":
             return self.encoder_depth + 1
         if rest.startswith("blocks."):
             return int(rest.split(".")[1]) + 1
-        return self.encoder_depth if rest.startswith("norm.") else 0
+        # BEiT (Bao et al. 2022, arXiv:2106.08254) and MAE (He et al. 2022, arXiv:2111.06377) fine-tune the last norm
+        # at the head's rate: it stands behind the blocks and serves only what is learned anew.
+        return self.encoder_depth + 1 if rest.startswith("norm.") else 0
 
 
 def _up(in_channels: int, out_channels: int, kernel: Kernel) -> UnetrUpBlock:

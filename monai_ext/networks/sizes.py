@@ -92,10 +92,11 @@ def check_taps(taps: Sequence[int], depth: int) -> list[int]:
     Raises:
         SettingError: they do not rise, or name a block that the encoder does not have.
     """
-    blocks = list(taps)
-    if not blocks or blocks != sorted(set(blocks)) or blocks[0] < 1 or blocks[-1] > depth:
+    blocks = list(taps) if isinstance(taps, Sequence) and not isinstance(taps, str) else []
+    whole = all(isinstance(block, int) for block in blocks)
+    if not blocks or not whole or blocks != sorted(set(blocks)) or blocks[0] < 1 or blocks[-1] > depth:
         raise SettingError(
-            f"taps: {blocks} must be rising block numbers from 1 to {depth}, for example [4, 7, 10]",
+            f"taps: {blocks or taps!r} must be rising block numbers from 1 to {depth}, for example [4, 7, 10]",
             code="setting.taps",
         )
     return blocks
@@ -118,6 +119,10 @@ def visible_count(tokens: int, mask_ratio: float, published: bool = False) -> in
     >>> visible_count(512, 0.75)
     128
     """
+    if not isinstance(mask_ratio, int | float):
+        raise SettingError(
+            f"mask_ratio: {mask_ratio!r}; give a share between 0 and 1, for example 0.75", code="setting.mask_ratio"
+        )
     if not 0 < mask_ratio < 1:
         raise SettingError(
             f"mask_ratio: {mask_ratio} leaves nothing to {'see' if mask_ratio >= 1 else 'predict'}; "
