@@ -1,4 +1,4 @@
-"""What every room may use: typed errors, safe writing, derived randomness, HU windows."""
+"""What every room may use: typed errors, safe writing, derived randomness, ranks, HU windows."""
 
 from monai_ext.base.errors import (
     GeometryError,
@@ -11,11 +11,15 @@ from monai_ext.base.errors import (
     WeightsError,
     WriteError,
 )
-from monai_ext.base.files import case_id, inside, replacing, sha256_of
+from monai_ext.base.files import case_id, check_output, inside, replacing, save_torch, sha256_of, told_apart
 from monai_ext.base.randomness import derive_seed
+from monai_ext.base.ranks import bare, gather, join_ranks, lost_a_rank, rank, tell_torchrun, world
+from monai_ext.base.settings import as_numbers, is_number
+from monai_ext.base.window_presets import WINDOWS, find_window
 from monai_ext.base.windows import check_window, window_hu
 
 __all__ = [
+    "WINDOWS",
     "GeometryError",
     "InputError",
     "LabelError",
@@ -25,11 +29,24 @@ __all__ = [
     "StoreError",
     "WeightsError",
     "WriteError",
+    "as_numbers",
+    "bare",
     "case_id",
+    "check_output",
     "check_window",
     "derive_seed",
+    "find_window",
+    "gather",
     "inside",
+    "is_number",
+    "join_ranks",
+    "lost_a_rank",
+    "rank",
     "replacing",
+    "save_torch",
     "sha256_of",
+    "tell_torchrun",
+    "told_apart",
     "window_hu",
+    "world",
 ]

@@ -2,10 +2,13 @@
 
 import hashlib
 import os
+import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from monai_ext.base.errors import InputError, ManifestError, WriteError
 
@@ -25,6 +28,26 @@ def case_id(path: str | os.PathLike[str]) -> str:
     return name
 
 
+def told_apart(names: Sequence[tuple[str, str]]) -> list[str]:
+    """Return names for scans of several folders, each with eight digits of its path where others share it.
+
+    Some file systems do not tell A from a, so neither does this.
+
+    Args:
+        names: of each scan its name and its path from the root; one path is one scan.
+
+    >>> told_apart([("ct", "a/ct.nii"), ("ct", "b/ct.nii"), ("mr", "mr.nii")])
+    ['ct-bf0fbf95', 'ct-b5ca3e0b', 'mr']
+    """
+    paths = defaultdict(set)
+    for name, path in names:
+        paths[name.casefold()].add(path)
+    return [
+        name if len(paths[name.casefold()]) == 1 else f"{name}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
+        for name, path in names
+    ]
+
+
 def sha256_of(path: str | os.PathLike[str]) -> str:
     """Return the SHA-256 of a file as 64 lower-case hexadecimal digits."""
     with open(path, "rb") as handle:
@@ -37,8 +60,9 @@ def inside(root: str | os.PathLike[str], relative: str | os.PathLike[str]) -> Pa
     Raises:
         ManifestError: the path is absolute, or leaves the root through ``..`` or a link.
     """
-    base = Path(root).resolve()
-    target = (base / relative).resolve()
+    # Not Path.resolve, which raises RuntimeError for links that lead round in a circle.
+    base = Path(os.path.realpath(root))
+    target = Path(os.path.realpath(base / relative))
     if Path(relative).is_absolute() or not target.is_relative_to(base):
         raise ManifestError(
             f"{case_id(relative)}: the path points outside its root folder; "
@@ -80,8 +104,11 @@ def replacing(target: str | os.PathLike[str], verify: Callable[[Path], None] | N
         _flush(target.parent)
     except InputError:
         raise
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error).splitlines()[0]
+    except Exception as error:
+        cause = _of_the_system(error)
+        if cause is None:
+            raise
+        reason = os.strerror(cause.errno) if cause.errno else str(cause).splitlines()[0]
         raise WriteError(
             f"{target.name}: could not be written ({reason}); "
             "free space or choose a writable output folder, then run again",
@@ -90,6 +117,41 @@ def replacing(target: str | os.PathLike[str], verify: Callable[[Path], None] | N
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def save_torch(content: Any, path: str | os.PathLike[str]) -> None:
+    """Do as ``torch.save``, but by way of Python's own file, which tells a full disk from other troubles."""
+    import torch  # not above: reading scans loads this room, and needs no torch
+
+    with open(path, "wb") as handle:
+        torch.save(content, handle)
+
+
+def check_output(folder: str | os.PathLike[str]) -> None:
+    """Refuse an output folder that cannot be written, before hours are spent on what would go into it.
+
+    Raises:
+        WriteError: it, or a folder above it, is a file or read-only.
+    """
+    path = Path(folder).absolute()
+    there = next(place for place in (path, *path.parents) if os.path.lexists(place))
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        reason = "cannot be written" if there.is_dir() else "is no folder"
+        raise WriteError(
+            f"{path.name}: {there.name} {reason}; choose a writable output folder"
+            if there != path
+            else f"{path.name}: {reason}; choose a writable output folder",
+            code="write.folder",
+        )
+
+
+def _of_the_system(error: BaseException) -> OSError | None:
+    """Return the system's error behind one of a library: torch's stands before it, safetensors' quotes it."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        quoted = re.search(r"\(os error (\d+)\)", str(cause))
+        cause = OSError(int(quoted[1]), "") if quoted else cause.__context__
+    return cause
 
 
 def _flush(path: Path) -> None:

@@ -1,11 +1,13 @@
 """HU windows: the interval of Hounsfield units that a network or a picture sees."""
 
 from collections.abc import Sequence
-
-import numpy as np
-import torch
+from typing import TYPE_CHECKING
 
 from monai_ext.base.errors import SettingError
+from monai_ext.base.settings import as_numbers
+
+if TYPE_CHECKING:  # reading scans loads this room, and needs no torch
+    import torch
 
 
 def check_window(window: Sequence[float]) -> tuple[float, float]:
@@ -14,15 +16,16 @@ def check_window(window: Sequence[float]) -> tuple[float, float]:
     Raises:
         SettingError: not two finite numbers in rising order.
     """
-    if len(window) != 2 or not np.isfinite(window).all() or not window[0] < window[1]:
+    numbers = as_numbers(window, 2)
+    if numbers is None or not numbers[0] < numbers[1]:
         raise SettingError(
-            f"window_hu: {list(window)} is not a window; give [low, high] in HU, for example [-175, 250]",
+            f"window_hu: {window!r} is not a window; give [low, high] in HU, for example [-175, 250]",
             code="setting.window",
         )
-    return float(window[0]), float(window[1])
+    return numbers[0], numbers[1]
 
 
-def window_hu(volume: torch.Tensor, window: Sequence[float]) -> torch.Tensor:
+def window_hu(volume: "torch.Tensor", window: Sequence[float]) -> "torch.Tensor":
     """Map HU linearly so that the window becomes 0 to 1, clipped; any shape, float32 out."""
     low, high = check_window(window)
     return ((volume.float() - low) / (high - low)).clamp_(0, 1)

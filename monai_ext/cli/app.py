@@ -9,6 +9,8 @@ from monai_ext.base import InputError
 from monai_ext.cli.bundle import bundle_path, config_path
 from monai_ext.cli.checkpoint import checkpoint
 from monai_ext.cli.demo import demo
+from monai_ext.cli.few_shot import few_shot
+from monai_ext.cli.localize import localize
 from monai_ext.cli.prepare import prepare
 
 app = typer.Typer(
@@ -22,7 +24,9 @@ app = typer.Typer(
 )
 app.command()(demo)
 app.command()(prepare)
+app.command()(localize)
 app.command()(checkpoint)
+app.command("few-shot")(few_shot)
 app.command("bundle-path")(bundle_path)
 app.command("config-path")(config_path)
 

@@ -15,6 +15,9 @@ def demo(
     output: Annotated[Path, typer.Option(help="Folder for results and the report.")] = Path("monai_ext_demo"),
     minutes: Annotated[float, typer.Option(help="Time for everything on two CPU cores; training is scaled to it.")] = 5,
     seed: Annotated[int, typer.Option(help="Chooses the patients and every random draw.")] = 0,
+    assume_hu: Annotated[
+        bool, typer.Option("--assume-hu", help="Take the values of your scan for HU although they do not look so.")
+    ] = False,
 ) -> None:
     """See the whole way in five minutes: make patients, pretrain, fine-tune, score, segment, report.
 
@@ -24,7 +27,7 @@ def demo(
     """
     from monai_ext.demo.run import run_demo
 
-    result = run_demo(output, scan, minutes, seed)
+    result = run_demo(output, scan, minutes, seed, assume_hu)
     console = Console(soft_wrap=True, highlight=False)
     console.print(f"[bold]Done in {sum(result.seconds.values()) / 60:.1f} minutes.[/bold] Research use only.")
     console.print(f"  report:        {result.folder / 'index.html'}", markup=False)

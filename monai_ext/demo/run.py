@@ -11,13 +11,14 @@ from typing import Any
 
 from rich.console import Console
 
-from monai_ext.base import ScanError, SettingError
+from monai_ext.base import ManifestError, ScanError, SettingError, check_output, replacing
 from monai_ext.demo.plan import FINETUNE_STEPS, PRETRAIN_STEPS, DemoPlan, plan_demo
 from monai_ext.demo.report import write_report
 from monai_ext.demo.workflow import run_bundle
 from monai_ext.volumes import find_scans, prepare, read_scan, write_phantoms
 
 PRETRAIN, SEGMENT = "hi_end_mae_ct_pretrain", "hi_end_mae_ct_segmentation"
+SHOWN = "phantom_test_00"  # the patient that is segmented for the report
 # Coarse enough that an organ fits into the window of the tiny network, and quick.
 SHAPE, SPACING_MM = (96, 72, 84), (4.0, 4.0, 4.0)
 # Nine classes of float32 logits on the scan's own grid; this many voxels need about 9 GB of memory.
@@ -54,7 +55,9 @@ class DemoResult:
     notes: list[str] = field(default_factory=list)
 
 
-def run_demo(output: str | Path, scan: str | Path | None = None, minutes: float = 5, seed: int = 0) -> DemoResult:
+def run_demo(
+    output: str | Path, scan: str | Path | None = None, minutes: float = 5, seed: int = 0, assume_hu: bool = False
+) -> DemoResult:
     """Run the demonstration and write ``index.html``.
 
     Args:
@@ -62,15 +65,18 @@ def run_demo(output: str | Path, scan: str | Path | None = None, minutes: float 
         scan: a CT scan of the user's to segment too, a file or a DICOM series folder.
         minutes: for everything, on two CPU cores; training is scaled to it.
         seed: chooses phantoms, weights and every draw.
+        assume_hu: take the user's scan for HU although it does not look so.
 
     Raises:
-        SettingError: too little time, or the folder holds something else.
+        SettingError: too little time, or the folder holds something else, such as the scan.
         ScanError: the scan cannot be used.
+        WriteError: the folder cannot be written.
     """
     folder = Path(output).absolute()
     plan = plan_demo(minutes)
     result = DemoResult(folder, minutes)
-    chosen = _check_scan(scan, result)
+    check_output(folder)
+    chosen = _check_scan(scan, result, assume_hu)
     _make_room(folder)
     with _stage(result, "phantoms", "Making patients"):
         datalist = write_phantoms(folder / "phantoms", plan.patients, seed, SHAPE, SPACING_MM)
@@ -83,8 +89,9 @@ def run_demo(output: str | Path, scan: str | Path | None = None, minutes: float 
     with _stage(result, "evaluation", "Scoring unseen patients"):
         run_bundle(SEGMENT, ["inference", "evaluate", "tiny"], _evaluate_settings(folder), False)
     with _stage(result, "segmentation", "Segmenting"):
-        for source in [folder / "phantoms" / "images" / "phantom_test_00.nii.gz", *chosen]:
-            workflow = run_bundle(SEGMENT, ["inference", "tiny"], _segment_settings(folder, source), False)
+        for source in [folder / "phantoms" / "images" / f"{SHOWN}.nii.gz", *chosen]:
+            settings = _segment_settings(folder, source) | {"assume_hu": assume_hu}
+            workflow = run_bundle(SEGMENT, ["inference", "tiny"], settings, False)
             result.scans += workflow.parser.get_parsed_content("step").done
     (folder / "demo.json").write_text(json.dumps({"minutes": minutes, "seconds": result.seconds}), encoding="utf-8")
     write_report(result, plan)
@@ -138,7 +145,7 @@ def _segment_settings(folder: Path, scan: Path) -> dict[str, Any]:
     }
 
 
-def _check_scan(scan: str | Path | None, result: DemoResult) -> list[Path]:
+def _check_scan(scan: str | Path | None, result: DemoResult, assume_hu: bool) -> list[Path]:
     """Read the user's scan before minutes are spent, and set aside one that the demonstration cannot hold."""
     if scan is None:
         return []
@@ -149,7 +156,16 @@ def _check_scan(scan: str | Path | None, result: DemoResult) -> list[Path]:
             code="scan.several",
         )
     path, case = found[0].image, found[0].case
-    voxels = read_scan(path, case=case).voxels.size
+    if found[0].problem:
+        raise ManifestError(found[0].problem, code="manifest.entry", case=case)
+    if case == SHOWN:
+        raise ScanError(f"{case}: a patient of the demo has that name; rename the scan", code="scan.name", case=case)
+    if path.resolve().is_relative_to(result.folder.resolve()):
+        raise SettingError(
+            f"{case}: lies inside the output folder, which a new demo clears; choose another --output",
+            code="setting.output",
+        )
+    voxels = read_scan(path, case=case, assume_hu=assume_hu).voxels.size
     if voxels > LARGEST_VOXELS:
         result.notes.append(
             f"{case} has {voxels / 1e6:.0f} million voxels, more than the {LARGEST_VOXELS / 1e6:.0f} million that "
@@ -161,20 +177,23 @@ def _check_scan(scan: str | Path | None, result: DemoResult) -> list[Path]:
 
 
 def _make_room(folder: Path) -> None:
+    """Clear what an earlier demonstration left, also one that was interrupted; nothing else is touched."""
+    mark = folder / "demo.json"
     if folder.exists():
-        strange = sorted(p.name for p in folder.iterdir() if p.name not in _OURS)
-        if not folder.is_dir() or (strange and not (folder / "demo.json").exists()):
+        there = sorted(path.name for path in folder.iterdir())
+        if there and not mark.exists():
             raise SettingError(
-                f"output: {folder.name!r} already holds {strange[0]!r}; choose an empty or a new folder",
+                f"output: {folder.name!r} already holds {there[0]!r}; choose an empty or a new folder",
                 code="setting.output",
             )
         for name in _OURS:
             path = folder / name
-            if path.is_dir():
+            if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
-    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(mark) as temporary:
+        temporary.write_text("{}", encoding="utf-8")
 
 
 @contextmanager

@@ -1,15 +1,44 @@
 """Training and evaluation: plans of samples, steps, optimisers, and what each arm adds to them."""
 
+from monai_ext.base import join_ranks, rank
+from monai_ext.engines.adaptation import (
+    MilestoneRate,
+    StageLoss,
+    StageNetwork,
+    build_clip,
+    plan_stages,
+    run_stages,
+    with_adapters,
+)
+from monai_ext.engines.command_line import end_in_a_sentence
 from monai_ext.engines.draws import Draw, DrawDataset, DrawPlan, RankShare
 from monai_ext.engines.inference import GuardedStep
+from monai_ext.engines.localization import (
+    LocalizationStep,
+    class_prompts,
+    domain_of,
+    known_classes,
+    localization_items,
+    offline_activation,
+    open_localizer,
+    prompt_table,
+)
+from monai_ext.engines.localization_sets import (
+    calibration_settings,
+    evaluation_items,
+    normal_items,
+    open_calibration,
+    prompts_by_class,
+)
 from monai_ext.engines.optimisers import adamw_groups, make_adamw
+from monai_ext.engines.pictures import PromptedBatch, source_pictures, split_items, usable_pictures
 from monai_ext.engines.precision import choose_precision
 from monai_ext.engines.pretraining import ReconstructionLoss, prepare_pairs, prepare_volumes, store_items
-from monai_ext.engines.ranks import join_ranks
 from monai_ext.engines.scans import GuardedScans, LoadedScans
 from monai_ext.engines.schedules import EpochWarmupCosine, WarmupCosine
-from monai_ext.engines.segmentation import class_names, labelled_items, scan_items, with_pretrained
+from monai_ext.engines.segmentation import class_names, ids_by_class, labelled_items, scan_items, with_pretrained
 from monai_ext.engines.steps import EvaluationStep, TrainingStep
+from monai_ext.engines.switches import switch
 
 __all__ = [
     "Draw",
@@ -20,19 +49,47 @@ __all__ = [
     "GuardedScans",
     "GuardedStep",
     "LoadedScans",
+    "LocalizationStep",
+    "MilestoneRate",
+    "PromptedBatch",
     "RankShare",
     "ReconstructionLoss",
+    "StageLoss",
+    "StageNetwork",
     "TrainingStep",
     "WarmupCosine",
     "adamw_groups",
+    "build_clip",
+    "calibration_settings",
     "choose_precision",
     "class_names",
+    "class_prompts",
+    "domain_of",
+    "end_in_a_sentence",
+    "evaluation_items",
+    "ids_by_class",
     "join_ranks",
+    "known_classes",
     "labelled_items",
+    "localization_items",
     "make_adamw",
+    "normal_items",
+    "offline_activation",
+    "open_calibration",
+    "open_localizer",
+    "plan_stages",
     "prepare_pairs",
     "prepare_volumes",
+    "prompt_table",
+    "prompts_by_class",
+    "rank",
+    "run_stages",
     "scan_items",
+    "source_pictures",
+    "split_items",
     "store_items",
+    "switch",
+    "usable_pictures",
+    "with_adapters",
     "with_pretrained",
 ]

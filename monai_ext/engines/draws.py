@@ -6,8 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch.utils.data import Dataset, Sampler
 
-from monai_ext.base import SettingError, derive_seed
-from monai_ext.engines.ranks import rank, world
+from monai_ext.base import SettingError, derive_seed, rank, world
 
 
 class Draw(NamedTuple):

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from monai_ext.base import InputError
-from monai_ext.engines.scans import plain_errors
+from monai_ext.engines.scans import plain_errors, some
 from monai_ext.engines.steps import EvaluationStep
 
 
@@ -32,23 +32,27 @@ class GuardedStep(EvaluationStep):
             return {}
         try:
             with plain_errors():
-                output = super().__call__(engine, batch)
+                output = self.evaluate(engine, batch)
         except InputError as error:
             self._note(case, str(error))
             return {}
         self.done.append(case)
         return output
 
+    def evaluate(self, engine: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """Evaluate one scan that could be read; an `InputError` becomes its failure."""
+        return super().__call__(engine, batch)
+
     def finish(self) -> list[str]:
         """Return the cases done.
 
         Raises:
-            InputError: some failed; each is named with its reason.
+            InputError: some failed; each is named with its reason, of a great many the first (all are logged).
         """
         if self.failures:
             total = len(self.failures) + len(self.done)
             raise InputError(
-                f"{len(self.failures)} of {total} scans failed: " + "; ".join(self.failures.values()),
+                f"{len(self.failures)} of {total} scans failed: {some(list(self.failures.values()))}",
                 code="inference.failed",
             )
         return self.done

@@ -1,6 +1,6 @@
 """AdamW for pretraining and fine-tuning: which parameters decay, and how fast each layer learns."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol, cast, runtime_checkable
 
 from torch import nn
@@ -14,9 +14,10 @@ _NEVER_DECAYED = ("cls_token", "class_token", "mask_token", "pos_embed", "positi
 
 @runtime_checkable
 class _Layered(Protocol):
-    """A network that knows how deep a parameter lies, as ``HiEndSegmenter`` does."""
+    """A network that knows its encoder and how deep a parameter lies, as ``HiEndSegmenter`` does."""
 
     def layer_of(self, name: str) -> int: ...
+    def encoder_parameters(self) -> Iterator[nn.Parameter]: ...
 
 
 def adamw_groups(
@@ -81,8 +82,9 @@ def make_adamw(
     """Build AdamW with grouped decay; the last three arguments are options of fine-tuning.
 
     Args:
-        network: the network to train; the last three arguments need its ``layer_of(name)``, which
-            counts layers from the input and gives the randomly initialised decoder the largest number.
+        network: the network to train; the last three arguments need its ``encoder_parameters()`` and its
+            ``layer_of(name)``, which counts layers from the input and gives the randomly initialised decoder
+            the largest number.
         lr: rate of the parameters nearest to the output.
         betas: running-average factors of gradient and squared gradient.
         weight_decay: see ``adamw_groups``.
@@ -109,7 +111,8 @@ def make_adamw(
     groups = adamw_groups(network, weight_decay, published, lr_scale)
     for group in groups:
         group["lr"] = lr * group["lr_scale"]
-    return AdamW(groups, lr=lr, betas=betas, weight_decay=weight_decay)
+    # One kernel a step instead of thousands: a tenth of the tiny network's whole step on the CPU.
+    return AdamW(groups, lr=lr, betas=betas, weight_decay=weight_decay, fused=True)
 
 
 def _decays(name: str, parameter: nn.Parameter) -> bool:
@@ -121,20 +124,20 @@ def _layer_scales(
 ) -> Callable[[str], float]:
     if not isinstance(network, _Layered):
         raise SettingError(
-            f"optimiser: {type(network).__name__} has no layer_of(name), which layer_decay, freeze_encoder "
-            "and encoder_lr_scale need; leave them out",
+            f"optimiser: {type(network).__name__} has no layer_of(name) or encoder_parameters(), which layer_decay, "
+            "freeze_encoder and encoder_lr_scale need; leave them out",
             code="setting.layers",
         )
     layer_of = cast(Callable[[str], int], network.layer_of)
     layers: dict[str, int] = {name: layer_of(name) for name, _ in network.named_parameters()}
     top = max(layers.values())
+    own = {id(parameter) for parameter in network.encoder_parameters()}
+    encoder = {name for name, parameter in network.named_parameters() if id(parameter) in own}
     if freeze:
-        for name, parameter in network.named_parameters():
-            if layers[name] < top:
-                parameter.requires_grad_(False)
+        for name in encoder:
+            network.get_parameter(name).requires_grad_(False)
 
     def scale(name: str) -> float:
-        depth = top - layers[name]
-        return layer_decay**depth * (encoder_lr_scale if depth else 1.0)
+        return layer_decay ** (top - layers[name]) * (encoder_lr_scale if name in encoder else 1.0)
 
     return scale

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from monai_ext.base import SettingError, StoreError, derive_seed
+from monai_ext.base import SettingError, StoreError, derive_seed, is_number
 from monai_ext.engines.steps import plain_tensor
 from monai_ext.losses import MaskedPatchLoss
 from monai_ext.volumes import VolumeStore
@@ -55,7 +55,7 @@ def store_items(store: str, part: str, held_out: float = 0.1, seed: int = 0) -> 
         StoreError: the store holds too few scans for both parts.
         SettingError: an unknown part or an impossible share.
     """
-    if part not in ("train", "validation") or not 0 <= held_out < 1:
+    if part not in ("train", "validation") or not is_number(held_out, 0) or held_out >= 1:
         raise SettingError(
             f"part is {part!r} and held_out is {held_out}; use 'train' or 'validation', and a share from 0 to below 1",
             code="setting.held_out",

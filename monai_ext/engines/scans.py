@@ -7,7 +7,7 @@ from typing import Any
 from monai.data import CacheDataset
 from torch.utils.data import Dataset
 
-from monai_ext.base import InputError
+from monai_ext.base import InputError, ManifestError, rank
 
 
 @contextmanager
@@ -26,8 +26,17 @@ def plain_errors() -> Iterator[None]:
         raise cause from None
 
 
+def some(sentences: Sequence[str], most: int = 10) -> str:
+    """Join sentences; of a great many, the first."""
+    more = len(sentences) - most
+    return "; ".join(sentences[:most]) + (f"; and {more} more" if more > 0 else "")
+
+
 class LoadedScans(CacheDataset):
     """MONAI's ``CacheDataset`` whose errors name the scan: training scans after the loading transforms.
+
+    Training on what is left of a list would be another training: one bad scan ends the run, but only after
+    all others were tried, so that all bad ones are told at once.
 
     Args:
         data: the scans, ``[{"image": path, "label": path}, ...]``.
@@ -36,7 +45,7 @@ class LoadedScans(CacheDataset):
         num_workers: threads that fill the cache.
 
     Raises:
-        InputError: a scan cannot be read or does not fit its label.
+        InputError: scans cannot be read or do not fit their labels.
     """
 
     def __init__(
@@ -46,10 +55,35 @@ class LoadedScans(CacheDataset):
         cache_rate: float = 1.0,
         num_workers: int = 1,
     ) -> None:
-        with plain_errors():
-            super().__init__(
-                list(data), transform, cache_rate=cache_rate, num_workers=num_workers, progress=len(data) > 1
+        self._refused: dict[int, InputError] = {
+            index: ManifestError(item["problem"], code="manifest.entry", case=item["case"])
+            for index, item in enumerate(data)
+            if "problem" in item
+        }
+        super().__init__(
+            list(data),
+            transform,
+            cache_rate=cache_rate,
+            num_workers=num_workers,
+            progress=len(data) > 1 and not rank(),
+        )
+        if len(self._refused) == 1:
+            raise next(iter(self._refused.values()))
+        if self._refused:
+            sentences = [str(error) for _, error in sorted(self._refused.items())]
+            raise InputError(
+                f"{len(sentences)} of {len(data)} scans cannot be used: {some(sentences)}", code="scans.refused"
             )
+
+    def _load_cache_item(self, index: int) -> Any:
+        if index in self._refused:
+            return None
+        try:
+            with plain_errors():
+                return super()._load_cache_item(index)
+        except InputError as error:
+            self._refused[index] = error
+            return None
 
     def _transform(self, index: int) -> Any:
         with plain_errors():

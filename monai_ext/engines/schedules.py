@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from monai_ext.base import SettingError
+from monai_ext.base import SettingError, is_number
 
 
 class WarmupCosine(LRScheduler):
@@ -128,7 +128,7 @@ def _cosine(epoch: float, warmup_epochs: float, epochs: float) -> float:
 
 
 def _check_lengths(warmup_epochs: float, epochs: float) -> None:
-    if not 0 <= warmup_epochs < epochs:
+    if not is_number(warmup_epochs, 0) or not is_number(epochs) or warmup_epochs >= epochs:
         raise SettingError(
             f"warmup_epochs {warmup_epochs} of {epochs} epochs: the warm-up must be at least 0 and shorter "
             "than the run; lower it or train longer",
@@ -141,7 +141,7 @@ def _check_same(scheduler: LRScheduler, state: Mapping[str, Any], names: tuple[s
         now = getattr(scheduler, name)
         if state[name] != now:
             raise SettingError(
-                f"{name}: the checkpoint was trained with {state[name]}, now it is {now}; "
-                "resume with the same number, or start a new run from its weights",
+                f"{name}: the checkpoint was trained with {state[name]}, now it is {now}; resume with the same "
+                "number, or start a new run in another output_dir with its model.pt as pretrained",
                 code="setting.schedule_changed",
             )

@@ -10,9 +10,8 @@ from monai.data import MetaTensor
 from monai.engines.utils import IterationEvents
 from torch import nn
 
-from monai_ext.base import SettingError, derive_seed
+from monai_ext.base import SettingError, bare, derive_seed, rank
 from monai_ext.engines.precision import autocast, choose_precision
-from monai_ext.engines.ranks import rank
 
 
 class TrainingStep:
@@ -62,8 +61,11 @@ class TrainingStep:
         if state["scaler"] and self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
 
-    def __call__(self, engine: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """Run one iteration; returns ``image``, ``label``, ``pred`` and the unscaled ``loss``."""
+    def __call__(self, engine: Any, batch: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Run one iteration; returns ``image``, ``label``, ``pred`` and the unscaled ``loss`` of the batch.
+
+        They stand alone in a list, for MONAI's handlers look for the loss in the first of several outputs.
+        """
         engine.network.train()
         torch.manual_seed(derive_seed(self.seed, "step", engine.state.iteration, rank()))
         image, label = engine.prepare_batch(batch, engine.state.device, engine.non_blocking)
@@ -82,9 +84,10 @@ class TrainingStep:
         if last:
             self._update(engine, dtype)
         self._step_schedule(last, window)
-        engine.state.output = {"image": image, "label": label, "pred": prediction, "loss": loss.detach()}
+        engine.state.output = [{"image": image, "label": label, "pred": prediction, "loss": loss.detach()}]
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
-        return engine.state.output
+        output: list[dict[str, Any]] = engine.state.output
+        return output
 
     def _place(self, engine: Any) -> tuple[bool, bool, int]:
         """Return whether this iteration opens and closes an accumulation window, and the window's length."""
@@ -156,7 +159,8 @@ class EvaluationStep:
             torch.manual_seed(derive_seed(self.seed, "evaluate", position, rank()))
             with torch.inference_mode(), autocast(dtype, engine.state.device):
                 # The bare tensor: metadata slow a network down, and TorchScript takes none.
-                prediction = engine.inferer(plain_tensor(image), engine.network)
+                # Without the distributed wrapper: ranks validate different numbers of windows and must not wait.
+                prediction = engine.inferer(plain_tensor(image), bare(engine.network))
                 loss = self.loss(prediction, label).float() if self.loss is not None else None
         if isinstance(image, MetaTensor) and isinstance(prediction, torch.Tensor):
             # The way back to the scan's own grid is recorded in the image.

@@ -1,7 +1,11 @@
 """Ignite handlers: checkpoints, the plan of samples, the run's history, pictures and last words."""
 
+from monai_ext.handlers.adapters import AdapterFiles, BestAdapters
+from monai_ext.handlers.anomaly_scoring import AnomalyScoring
 from monai_ext.handlers.checkpoints import BestModel, RunCheckpoints
-from monai_ext.handlers.history import HistoryLines
+from monai_ext.handlers.history import HistoryLines, shared
+from monai_ext.handlers.localization import LocalizationSummary, NormalCases
+from monai_ext.handlers.map_ranking import MapRanking
 from monai_ext.handlers.plan import FollowPlan
 from monai_ext.handlers.previews import ReconstructionPreviews
 from monai_ext.handlers.progress import ScanProgress, TrainingProgress
@@ -9,13 +13,20 @@ from monai_ext.handlers.scoring import CaseScoring
 from monai_ext.handlers.summary import RunSummary
 
 __all__ = [
+    "AdapterFiles",
+    "AnomalyScoring",
+    "BestAdapters",
     "BestModel",
     "CaseScoring",
     "FollowPlan",
     "HistoryLines",
+    "LocalizationSummary",
+    "MapRanking",
+    "NormalCases",
     "ReconstructionPreviews",
     "RunCheckpoints",
     "RunSummary",
     "ScanProgress",
     "TrainingProgress",
+    "shared",
 ]

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from ignite.engine import Engine, Events
 from torch import nn
 
-from monai_ext.base import SettingError, WeightsError, replacing
+from monai_ext.base import InputError, SettingError, WeightsError, bare, rank, replacing, save_torch
 
 _NAME = re.compile(r"checkpoint_iteration=(\d+)\.pt")
 
@@ -45,9 +44,13 @@ class BestModel:
         if math.isnan(value) or not better:
             return
         self.best, self.epoch = value, engine.state.epoch
-        if _is_first_rank():
-            with replacing(self.path) as temporary:
-                torch.save(_bare(self.network).state_dict(), temporary)
+        if rank() == 0:
+            self.write()
+
+    def write(self) -> None:
+        """Write the network as it is now."""
+        with replacing(self.path) as temporary:
+            save_torch(bare(self.network).state_dict(), temporary)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best value and its epoch."""
@@ -87,7 +90,9 @@ class RunCheckpoints:
                 code="setting.checkpoints",
             )
         self.folder, self.objects = Path(folder), dict(objects)
-        self.every, self.keep, self.resume = every, keep, resume
+        self.every, self.keep = every, keep
+        # On the command line of MONAI's bundles true and false arrive as text.
+        self.resume = {"true": True, "false": False}.get(str(resume).lower(), resume)
         self._due = False
 
     def attach(self, engine: Engine) -> None:
@@ -100,12 +105,13 @@ class RunCheckpoints:
     def save(self, engine: Engine) -> None:
         """Write one checkpoint (first rank only) and remove those beyond ``keep``."""
         self._due = False
-        if not _is_first_rank():
+        # On every rank, for a state may be gathered from all of them.
+        content = {name: bare(item).state_dict() for name, item in self.objects.items()}
+        if rank():
             return
-        content = {name: _bare(item).state_dict() for name, item in self.objects.items()}
         content["progress"] = {"iteration": engine.state.iteration, "epoch_length": engine.state.epoch_length}
         with replacing(self.folder / f"checkpoint_iteration={engine.state.iteration}.pt") as temporary:
-            torch.save(content, temporary)
+            save_torch(content, temporary)
         for _, path in _saved(self.folder)[: -self.keep]:
             path.unlink(missing_ok=True)
 
@@ -140,7 +146,9 @@ class RunCheckpoints:
             )
         for name, item in self.objects.items():
             try:
-                _bare(item).load_state_dict(content[name])
+                bare(item).load_state_dict(content[name])
+            except InputError as error:
+                raise type(error)(f"{path.name}: {error}", code=error.code) from error
             except (RuntimeError, ValueError, KeyError) as error:
                 raise WeightsError(
                     f"{path.name}: {name!r} fits another configuration "
@@ -190,11 +198,3 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise WeightsError(f"{path.name}: is not a run's checkpoint; choose a checkpoint_iteration=N.pt file")
     return content
-
-
-def _bare(item: Any) -> Any:
-    return item.module if isinstance(item, nn.parallel.DistributedDataParallel) else item
-
-
-def _is_first_rank() -> bool:
-    return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0

@@ -1,18 +1,21 @@
 """The run's numbers, one JSON line an epoch, for plots and for people."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ignite.engine import Engine, Events
 
-from monai_ext.base import replacing
+from monai_ext.base import gather, rank, replacing
 
 
 class HistoryLines:
-    """Append the mean training loss, the learning rate and the latest validation to ``history.jsonl``.
+    """Write the mean training loss, the learning rate and the latest validation to ``history.jsonl``.
 
-    Attach it to the trainer after validation. A resumed run drops the lines that it will write again.
+    Attach it to the trainer after validation and before `RunCheckpoints`, and name it among what that saves:
+    then the mean of an epoch that was interrupted is that of the whole epoch. Means are over all ranks. The
+    lines of epochs that a resumed run repeats are replaced.
 
     Args:
         path: the file.
@@ -22,41 +25,49 @@ class HistoryLines:
 
     def __init__(self, path: str, optimizer: Any, evaluator: Engine | None = None) -> None:
         self.path, self.optimizer, self.evaluator = Path(path), optimizer, evaluator
-        self._total, self._count = 0.0, 0
+        self._total: Any = 0.0  # a tensor after the first iteration: reading it at each would wait for the device
+        self._count = 0
 
     def attach(self, engine: Engine) -> None:
         """Record after each epoch."""
-        engine.add_event_handler(Events.STARTED, self._keep_earlier)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._add)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._write)
 
-    def _keep_earlier(self, engine: Engine) -> None:
-        if not _first_rank(engine) or not self.path.exists():
-            return
-        rows = [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines()]
-        with replacing(self.path) as temporary:
-            kept = [json.dumps(row) + "\n" for row in rows if row["epoch"] <= engine.state.epoch]
-            temporary.write_text("".join(kept), encoding="utf-8")
+    def state_dict(self) -> dict[str, Any]:
+        """Return the sum and the count of this epoch's losses so far; every rank must call it."""
+        parts = gather((float(self._total), self._count))
+        return {"total": sum(total for total, _ in parts), "count": sum(count for _, count in parts)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore them; the first rank holds what all of them had."""
+        self._total, self._count = (0.0, 0) if rank() else (state["total"], state["count"])
 
     def _add(self, engine: Engine) -> None:
-        self._total = self._total + engine.state.output["loss"].detach()
+        self._total = self._total + engine.state.output[0]["loss"].detach()
         self._count += 1
 
     def _write(self, engine: Engine) -> None:
+        losses = self.state_dict()
+        self._total, self._count = 0.0, 0
         row = {
             "epoch": engine.state.epoch,
             "iteration": engine.state.iteration,
-            "train_loss": float(self._total / max(self._count, 1)),
+            "train_loss": losses["total"] / losses["count"],
             "lr": self.optimizer.param_groups[0]["lr"],
         }
-        self._total, self._count = 0.0, 0
         if self.evaluator is not None and self.evaluator.state.epoch == engine.state.epoch:
             row |= {k: v for k, v in self.evaluator.state.metrics.items() if isinstance(v, int | float)}
-        if _first_rank(engine):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as handle:
-                handle.write(json.dumps(row) + "\n")
+        if rank() == 0:
+            lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
+            rows = [*(r for r in map(json.loads, lines) if r["epoch"] < row["epoch"]), row]
+            with replacing(self.path) as temporary:
+                temporary.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
 
 
-def _first_rank(engine: Engine) -> bool:
-    return getattr(engine.state, "rank", 0) == 0
+def shared(handler: HistoryLines) -> HistoryLines:
+    """Return the handler itself: how a bundle's list of handlers names one that its checkpoints refer to as well.
+
+    A bare reference may not stand in that list, for MONAI's check of a bundle's properties reads the
+    ``_target_`` of each entry.
+    """
+    return handler

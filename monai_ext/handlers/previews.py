@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from ignite.engine import Engine, Events
 
-from monai_ext.base import derive_seed
+from monai_ext.base import SettingError, derive_seed, rank
 from monai_ext.networks import HiEndMAE, TokensToVolume, denormalise_patches, draw_shuffle
 from monai_ext.outputs.reconstruction_picture import reconstruction_picture
 
@@ -20,9 +20,16 @@ class ReconstructionPreviews:
         network: the bare network, not its distributed wrapper.
         every: epochs between pictures.
         seed: chooses the hidden patches.
+
+    Raises:
+        SettingError: ``every`` is no whole number above 0.
     """
 
     def __init__(self, folder: str, network: HiEndMAE, every: int = 1, seed: int = 0) -> None:
+        if not isinstance(every, int) or every < 1:
+            raise SettingError(
+                f"preview_interval: {every!r}; give a whole number of epochs, at least 1", code="setting.count"
+            )
         self.folder, self.network, self.every, self.seed = Path(folder), network, every, seed
 
     def attach(self, engine: Engine) -> None:
@@ -31,7 +38,7 @@ class ReconstructionPreviews:
 
     def __call__(self, engine: Engine) -> None:
         """Draw when this is the first batch of a validation that is due."""
-        if engine.state.iteration != 1 or engine.state.epoch % self.every or getattr(engine.state, "rank", 0):
+        if engine.state.iteration != 1 or engine.state.epoch % self.every or rank():
             return
         image = engine.state.output["image"][:1]
         with torch.inference_mode():

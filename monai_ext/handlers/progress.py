@@ -3,6 +3,8 @@
 from ignite.engine import Engine, Events
 from tqdm import tqdm
 
+from monai_ext.base import rank
+
 
 class TrainingProgress:
     """One tqdm bar from the first iteration to the last, with the running loss.
@@ -23,7 +25,7 @@ class TrainingProgress:
         engine.add_event_handler(Events.COMPLETED | Events.EXCEPTION_RAISED, self._close)
 
     def _open(self, engine: Engine) -> None:
-        if getattr(engine.state, "rank", 0):
+        if rank():
             return
         total = engine.state.max_epochs * engine.state.epoch_length
         self._bar = tqdm(total=total, initial=engine.state.iteration, desc="training", unit="it", mininterval=0.5)
@@ -34,7 +36,7 @@ class TrainingProgress:
         self._bar.update()
         # Reading the loss waits for the device; once per redrawn bar is enough.
         if self._bar.n % 10 == 0 or self._bar.n == self._bar.total:
-            loss = float(engine.state.output["loss"])
+            loss = float(engine.state.output[0]["loss"])
             self._loss = loss if self._loss is None else self._loss + 10 * self.smoothing * (loss - self._loss)
             self._bar.set_postfix(epoch=engine.state.epoch, loss=f"{self._loss:.4f}", refresh=False)
 
@@ -59,7 +61,7 @@ class ScanProgress:
         engine.add_event_handler(Events.COMPLETED, self._close)
 
     def _open(self, engine: Engine) -> None:
-        if not getattr(engine.state, "rank", 0):
+        if not rank():
             self._bar = tqdm(total=engine.state.epoch_length, desc="scans", unit="scan")
 
     def _advance(self, engine: Engine) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from ignite.engine import Engine, Events
 from rich.console import Console
 
+from monai_ext.base import rank
 from monai_ext.handlers.checkpoints import BestModel
 
 
@@ -25,7 +26,7 @@ class RunSummary:
 
     def __call__(self, engine: Engine) -> None:
         """Print the summary on the first rank."""
-        if getattr(engine.state, "rank", 0):
+        if rank():
             return
         console = Console(soft_wrap=True, highlight=False)
         console.print(f"[bold]Trained {engine.state.epoch} epochs, {engine.state.iteration} iterations.[/bold]")

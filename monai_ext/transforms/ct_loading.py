@@ -1,14 +1,15 @@
 """The chain from a raw CT scan to what the networks see, the same for training, evaluation and inference."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from monai.config import KeysCollection
 from monai.transforms import Compose, Orientationd, ScaleIntensityRanged, Spacingd
 from monai.utils import ensure_tuple
 
-from monai_ext.base import SettingError, check_window
+from monai_ext.base import SettingError, as_numbers, check_window
 from monai_ext.transforms.read_scan import ReadScand
+from monai_ext.transforms.regroup_labels import RegroupLabelsd
 from monai_ext.volumes import SPACING_MM
 
 _RAS = (("L", "R"), ("P", "A"), ("I", "S"))  # from the negative end of each axis to the positive one
@@ -22,6 +23,7 @@ def load_ct(
     assume_hu: bool = False,
     classes: Collection[int] | None = None,
     native_label_keys: KeysCollection = (),
+    label_ids: Mapping[int, Collection[int]] | None = None,
 ) -> Compose:
     """Build the chain: read, turn to RAS, resample, and scale the window to 0 to 1.
 
@@ -37,6 +39,8 @@ def load_ct(
         assume_hu: take values for HU that do not look like it.
         classes: the ids that labels may hold beside 0; any by default.
         native_label_keys: like ``label_keys``, but left on the scan's own grid: references for evaluation.
+        label_ids: for each class the ids that mean it in the label files, see `RegroupLabels`; the files may hold
+            others, which count as background. By default their ids are the classes.
 
     Returns:
         A transform that turns the paths into float32 ``MetaTensor`` of shape ``(1, x, y, z)``.
@@ -45,22 +49,26 @@ def load_ct(
         SettingError: the window or the spacing cannot be.
     """
     low, high = check_window(window_hu)
-    if len(spacing_mm) != 3 or not all(SPACING_MM[0] <= edge <= SPACING_MM[1] for edge in spacing_mm):
+    edges = as_numbers(spacing_mm, 3)
+    if edges is None or not all(SPACING_MM[0] <= edge <= SPACING_MM[1] for edge in edges):
         raise SettingError(
-            f"spacing_mm: {list(spacing_mm)} is not a voxel size; give three edges from {SPACING_MM[0]:g} to "
+            f"spacing_mm: {spacing_mm!r} is not a voxel size; give three edges from {SPACING_MM[0]:g} to "
             f"{SPACING_MM[1]:g} mm, for example [1.5, 1.5, 1.5]",
             code="setting.spacing",
         )
     images, labels = ensure_tuple(keys), ensure_tuple(label_keys)
+    references = (*labels, *ensure_tuple(native_label_keys))
     every = (*images, *labels)
     modes = ["bilinear"] * len(images) + ["nearest"] * len(labels)
+    known = classes if label_ids is None else None  # files with ids of their own may hold any
     return Compose(
         [
-            ReadScand(images, (*labels, *ensure_tuple(native_label_keys)), assume_hu=assume_hu, classes=classes),
+            ReadScand(images, references, assume_hu=assume_hu, classes=known),
+            *([] if label_ids is None else [RegroupLabelsd(references, label_ids)]),
             Orientationd(every, axcodes="RAS", labels=_RAS),
             # float32 places samples within 1e-4 voxels over 1500 of them, in a third of float64's time. Labels
             # and image keep a shape of their own, the same one: the reader has compared their grids.
-            Spacingd(every, tuple(spacing_mm), mode=modes, dtype=np.float32, ensure_same_shape=False),
+            Spacingd(every, tuple(edges), mode=modes, dtype=np.float32, ensure_same_shape=False),
             ScaleIntensityRanged(images, a_min=low, a_max=high, b_min=0.0, b_max=1.0, clip=True),
         ],
         lazy=False,

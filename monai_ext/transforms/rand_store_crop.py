@@ -10,7 +10,7 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Randomizable, Transform
 
-from monai_ext.base import SettingError, check_window
+from monai_ext.base import SettingError, as_numbers, check_window, is_number
 from monai_ext.base import window_hu as to_window
 from monai_ext.volumes import StoreRecord, VolumeStore
 
@@ -48,18 +48,19 @@ class RandStoreCrop(Randomizable, Transform):
         pad_hu: float = AIR_HU,
         window_hu: Sequence[float] | None = None,
     ) -> None:
-        if len(size) != 3 or any(int(edge) != edge or edge < 1 for edge in size):
+        edges = as_numbers(size, 3)
+        if edges is None or any(int(edge) != edge or edge < 1 for edge in edges):
             raise SettingError(
-                f"size: {list(size)} is not three positive numbers of voxels; give for example [96, 96, 96]",
+                f"size: {list(size) if isinstance(size, tuple) else size!r} is not three positive numbers of voxels; give for example [96, 96, 96]",
                 code="setting.crop_size",
             )
-        if not 0 <= body_ratio <= 1:
+        if not is_number(body_ratio, 0, 1):
             raise SettingError(
                 f"body_ratio: {body_ratio} is not from 0 to 1; the published ratio is {BODY_RATIO}",
                 code="setting.body_ratio",
             )
         self.store = store if isinstance(store, VolumeStore) else VolumeStore(store)
-        self.size = tuple(int(edge) for edge in size)
+        self.size = tuple(map(int, edges))
         self.body_ratio = body_ratio
         self.pad_hu = pad_hu
         self.window_hu = None if window_hu is None else check_window(window_hu)

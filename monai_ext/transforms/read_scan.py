@@ -63,12 +63,13 @@ class ReadScand(MapTransform):
             else:
                 scan = read_scan(out[key], assume_hu=self.assume_hu, case=named)
                 image = image or scan
-            out[key] = _tensor(scan)
+            out[key] = scan_tensor(scan)
             out["case"] = image.case if image else scan.case
         return out
 
 
-def _tensor(scan: Scan) -> MetaTensor:
+def scan_tensor(scan: Scan) -> MetaTensor:
+    """Return the ``(1, x, y, z)`` float32 tensor of a scan, with what `ReadScand` says its ``meta`` holds."""
     voxels = np.ascontiguousarray(scan.voxels, dtype=np.float32)
     affine = torch.from_numpy(scan.affine)
     fingerprint = hashlib.sha256(scan.affine.astype("<f8").tobytes() + repr(voxels.shape).encode())

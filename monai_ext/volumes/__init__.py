@@ -2,6 +2,7 @@
 
 from monai_ext.volumes.body import Body, body_mask, find_body
 from monai_ext.volumes.checks import SPACING_MM, check_affine, largest_shift_mm, spacing_of
+from monai_ext.volumes.found_inputs import PICTURE_ENDINGS, FoundInput, find_inputs
 from monai_ext.volumes.found_scans import FoundScan, find_scans
 from monai_ext.volumes.phantoms import PHANTOM_LABELS, Phantom, phantom_torso, write_phantoms
 from monai_ext.volumes.prepare import PrepareSummary, prepare
@@ -12,8 +13,10 @@ from monai_ext.volumes.store_record import StoreRecord
 
 __all__ = [
     "PHANTOM_LABELS",
+    "PICTURE_ENDINGS",
     "SPACING_MM",
     "Body",
+    "FoundInput",
     "FoundScan",
     "Phantom",
     "PrepareSummary",
@@ -24,6 +27,7 @@ __all__ = [
     "body_mask",
     "check_affine",
     "find_body",
+    "find_inputs",
     "find_scans",
     "largest_shift_mm",
     "phantom_torso",

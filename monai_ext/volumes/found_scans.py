@@ -1,12 +1,13 @@
 """The scans of a folder, each under the name that its outputs will carry."""
 
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from monai_ext.base import ScanError
 from monai_ext.volumes.prepare_ids import assign_ids
-from monai_ext.volumes.prepare_sources import find_sources
+from monai_ext.volumes.prepare_sources import but_labels, find_sources, listed
 
 
 @dataclass(frozen=True)
@@ -27,16 +28,22 @@ class FoundScan:
 def find_scans(source: str | os.PathLike[str]) -> list[FoundScan]:
     """List one scan, the scans of a folder and all folders below it, or those of a MONAI datalist.
 
+    Files of a folder that are named like labels are left out, with a warning that names them.
+
     Raises:
         ScanError: nothing there, or nothing that is a scan.
-        ManifestError: a datalist is malformed, or a path leaves its root.
+        ManifestError: a datalist is malformed.
     """
     found = find_sources(Path(source))
     if not found.sources:
         raise ScanError(
-            f"{Path(source).name}: the folder holds no scan; give .nii, .nii.gz, .nrrd, .mha or .mhd files, "
-            "or folders of one DICOM series each",
+            f"{Path(source).absolute().name}: the folder holds no scan{but_labels(found.left_out)}; give .nii, "
+            ".nii.gz, .nrrd, .mha or .mhd files, or folders of one DICOM series each",
             code="scan.none",
+        )
+    if found.left_out:
+        logging.getLogger("monai_ext").warning(
+            f"left out, for named like labels: {listed(found.left_out)}; give such a file by itself if it is a scan"
         )
     names = assign_ids(found.sources, found.root, {})
     return [FoundScan(item.image, name, item.problem) for item, (name, _) in zip(found.sources, names, strict=True)]

@@ -69,6 +69,29 @@ def phantom_torso(
     Raises:
         SettingError: the shape or the spacing is not three positive numbers.
     """
+    return scan_torso(paint_torso(seed, shape, spacing_mm))
+
+
+class Painted(NamedTuple):
+    """A torso before the scanner: exact tissues, no noise.
+
+    Attributes:
+        canvas: HU and labels.
+        trunk: distances that the noise depends on.
+        patient: whose torso.
+    """
+
+    canvas: Canvas
+    trunk: Trunk
+    patient: Patient
+
+
+def paint_torso(seed: int, shape: tuple[int, int, int], spacing_mm: tuple[float, float, float]) -> Painted:
+    """Paint every organ of one patient; :func:`scan_torso` makes the CT of it.
+
+    Raises:
+        SettingError: the shape or the spacing is not three positive numbers.
+    """
     _check_grid(shape, spacing_mm)
     patient = draw_patient(seed)
     canvas = Canvas(shape, spacing_mm, patient.scale, patient.shift_mm, 5.0, patient.draw("bend"))
@@ -85,9 +108,15 @@ def phantom_torso(
     paint_vessels(canvas, patient, ids["aorta"])
     paint_spine(canvas, patient, ids["spine"])
     paint_cage(canvas, trunk, patient)
-    hu = _scan(canvas.hu, trunk, patient)
-    affine = np.diag([*spacing_mm, 1.0])
-    affine[:3, 3] = [-(n - 1) / 2 * s for n, s in zip(shape, spacing_mm, strict=True)]
+    return Painted(canvas, trunk, patient)
+
+
+def scan_torso(painted: Painted) -> Phantom:
+    """Make the CT of a painted torso: noise, blur and the scanner's calibration error."""
+    canvas = painted.canvas
+    hu = _scan(canvas.hu, painted.trunk, painted.patient)
+    affine = np.diag([*canvas.spacing_mm, 1.0])
+    affine[:3, 3] = [-(n - 1) / 2 * s for n, s in zip(hu.shape, canvas.spacing_mm, strict=True)]
     return Phantom(hu, canvas.labels, affine)
 
 

@@ -1,5 +1,6 @@
 """From raw scans to a volume store: a folder, a MONAI datalist or one scan."""
 
+import errno
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,14 +9,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from monai_ext.base import ScanError, SettingError, StoreError, WriteError
 from monai_ext.volumes.checks import SPACING_MM
 from monai_ext.volumes.prepare_ids import assign_ids, root_mark
 from monai_ext.volumes.prepare_pool import run_jobs
 from monai_ext.volumes.prepare_scan import Job, Outcome, prepare_scan
-from monai_ext.volumes.prepare_sources import Found, find_sources
+from monai_ext.volumes.prepare_sources import Found, but_labels, find_sources, listed
 from monai_ext.volumes.store_record import StoreRecord
 from monai_ext.volumes.store_sidecar import read_record
 from monai_ext.volumes.store_write import remove_leftovers
@@ -44,11 +45,11 @@ class PrepareSummary:
 
     def table(self) -> Table:
         """Return the summary for a terminal."""
-        table = Table("outcome", "scans", "what and why")
-        table.add_row("done", str(len(self.done)), escape(_listed(self.done)))
+        table = Table("outcome", "scans", Column("what and why", overflow="fold"))  # a long name is shown whole
+        table.add_row("done", str(len(self.done)), escape(listed(self.done)))
         table.add_row("skipped", str(len(self.skipped)), "in the store already" if self.skipped else "")
         if self.left_out:
-            why = f"{_listed(self.left_out)}: named like labels; pair them with their scans in a datalist"
+            why = f"{listed(self.left_out)}: named like labels; pair them with their scans in a datalist"
             table.add_row("left out", str(len(self.left_out)), escape(why))
         table.add_row("failed", str(len(self.failed)), "")
         for outcome in self.failed:
@@ -102,8 +103,8 @@ def prepare(
     found = find_sources(Path(source), None if root is None else Path(root), sections, folder)
     if not found.sources:
         raise ScanError(
-            f"{Path(source).absolute().name}: no scan found; give a folder with NIfTI, NRRD or "
-            "MetaImage files or DICOM series, or a MONAI datalist",
+            f"{Path(source).absolute().name}: no scan found{but_labels(found.left_out)}; give a folder with "
+            "NIfTI, NRRD or MetaImage files or DICOM series, or a MONAI datalist",
             code="prepare.nothing_found",
         )
     stored = _open_for_writing(folder)
@@ -159,6 +160,8 @@ def _open_for_writing(folder: Path) -> dict[str, StoreRecord]:
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):  # else every scan would be read before its writing fails
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         remove_leftovers(folder)
     except OSError as error:
         raise WriteError(
@@ -198,7 +201,3 @@ def _workers(workers: int | None) -> int:
             code="setting.workers",
         )
     return workers
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

@@ -2,10 +2,11 @@
 
 import hashlib
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from monai_ext.base import told_apart
 from monai_ext.volumes.prepare_sources import Source
 from monai_ext.volumes.store_record import StoreRecord
 
@@ -23,7 +24,9 @@ def assign_ids(
     """Choose the id of each source.
 
     A scan that the store has, by root and relative path, keeps its id. Else the id is the case name, made
-    fit for a file name; where several scans would share it, each gets eight digits derived from its path.
+    fit for a file name; where several scans would share it, each gets eight digits derived from its path
+    below the root, so that the ids of a folder do not depend on where it lies. A name that a scan of another
+    root has in the store gets digits of the root too.
 
     Args:
         sources: the scans.
@@ -40,13 +43,12 @@ def assign_ids(
     for name, record in sorted(stored.items()):
         if record.source_root != mark:
             elsewhere[record.source].append(name)
-    plain = [_file_name(source.case) for source in sources]
-    shared = Counter(name.casefold() for name in plain)  # some file systems do not tell A from a
+    plain = told_apart([(_file_name(source.case), source.relative) for source in sources])
     taken = {name.casefold() for name in stored}
     ids = []
     for source, name in zip(sources, plain, strict=True):
         known = by_path.get((mark, source.relative))
-        if known is None and (shared[name.casefold()] > 1 or name.casefold() in taken):
+        if known is None and name.casefold() in taken:
             name += "-" + hashlib.sha256(f"{mark}/{source.relative}".encode()).hexdigest()[:8]
         ids.append((known or name, tuple(elsewhere[source.relative])))
     return ids

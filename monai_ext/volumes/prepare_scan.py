@@ -65,7 +65,7 @@ def prepare_scan(job: Job) -> Outcome:
         if job.source.problem:
             return Outcome(job.id, "failed", job.source.problem, job.source.problem_code)
         label = job.source.label
-        checksums = _checksum(job.source.image, case), None if label is None else _checksum(label, case)
+        checksums = _checksum(job.source.image, case), None if label is None else _checksum(label, f"labels of {case}")
         for volume_id in (job.id, *job.moved):
             if _is_done(job, volume_id, *checksums):
                 return Outcome(volume_id, "skipped")
@@ -176,16 +176,13 @@ def _label(job: Job, scan: Scan, sha256: str | None) -> tuple[np.ndarray | None,
 
 def _checksum(path: Path, case: str) -> str:
     """Return the SHA-256 of a file with its detached data, or over those of a DICOM folder's files."""
-    try:
-        if path.is_dir():
-            parts = [part for part in path.iterdir() if part.is_file() and not part.name.startswith(".")]
-        else:
-            parts = [path, *_data_file(path)]
-        sums = sorted(map(sha256_of, parts))
-    except FileNotFoundError:
-        raise ScanError(
-            f"{case}: there is no such file or folder; check the path", code="scan.missing", case=case
-        ) from None
+    if path.is_dir():
+        parts = [part for part in path.iterdir() if part.is_file() and not part.name.startswith(".")]
+    elif path.is_file():
+        parts = [path, *_data_file(path)]
+    else:  # nothing, or a pipe, whose reading would wait for its writer
+        raise ScanError(f"{case}: there is no such file or folder; check the path", code="scan.missing", case=case)
+    sums = sorted(map(sha256_of, parts))
     return sums[0] if len(sums) == 1 else hashlib.sha256("\n".join(sums).encode()).hexdigest()
 
 

@@ -1,14 +1,13 @@
 """Which scans there are to prepare: in a folder, in a datalist, or one alone."""
 
-import json
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from monai_ext.base import ManifestError, ScanError, case_id, inside
-from monai_ext.manifests import read_datalist
+from monai_ext.manifests import DatalistEntry, load_datalist, read_datalist
 from monai_ext.volumes.read_itk import ITK_ENDINGS
 from monai_ext.volumes.read_nifti import NIFTI_ENDINGS
 
@@ -23,7 +22,7 @@ class Source:
     """One scan to prepare.
 
     Attributes:
-        image: the scan, a file or a DICOM series folder.
+        image: the scan, a file or a DICOM series folder; where a datalist names none that may be read, no file.
         relative: its path from the root, with ``/``.
         case: its id in the datalist, else its base name.
         label: its label volume, if a datalist names one.
@@ -100,6 +99,16 @@ def find_sources(
     return Found(folder, [_checked(source, folder)])
 
 
+def listed(names: Sequence[str]) -> str:
+    """Return the first base names, and how many more there are."""
+    return ", ".join(Path(name).name for name in names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+def but_labels(left_out: Sequence[str]) -> str:
+    """Return what to add to "no scan" where files were left out for their names."""
+    return f" ({listed(left_out)}: named like labels)" if left_out else ""
+
+
 def _own_root(source: Path) -> Path:
     # A series alone is called by its folder's name, as it is when the folder above is prepared.
     return source if source.is_dir() and not any(map(_is_dicom, _visible_files(source))) else source.parent
@@ -114,23 +123,28 @@ def _from_datalist(path: Path, root: Path | None, sections: Sequence[str] | None
     folder = (Path(root) if root is not None else path.parent).resolve()
     sources: dict[str, Source] = {}
     for entry in entries:
-        label = None if entry.label is None else entry.label.relative_to(folder).as_posix()
-        relative = entry.image.relative_to(folder).as_posix()
-        new = Source(entry.image, relative, entry.case, entry.label, label)
-        known = sources.setdefault(relative, new)
-        if known.label_relative != label:
-            raise ManifestError(
-                f"{path.name}: {entry.case} is listed twice with different labels; list each scan "
-                "with one label, or prepare one section at a time",
-                code="manifest.two_labels",
-                case=entry.case,
+        new = _listed(entry, folder, f"{entry.section}: scan {len(sources)}")
+        known = sources.setdefault(new.relative, new)
+        if known.label_relative != new.label_relative:
+            problem = (
+                f"{entry.case}: it is listed twice with different labels; list each scan with one label, "
+                "or prepare one section at a time"
             )
+            sources[new.relative] = replace(known, problem=problem, problem_code="manifest.two_labels")
     return Found(folder, list(sources.values()), label_names=_label_names(path))
+
+
+def _listed(entry: DatalistEntry, root: Path, place: str) -> Source:
+    if entry.image is None:
+        code = entry.problem.code if entry.problem else ""
+        return Source(root / place, place, entry.case, problem=str(entry.problem), problem_code=code)
+    label = None if entry.label is None else entry.label.relative_to(root).as_posix()
+    return Source(entry.image, entry.image.relative_to(root).as_posix(), entry.case, entry.label, label)
 
 
 def _label_names(path: Path) -> dict[int, str]:
     # {"1": "liver"} in the decathlon's files, {"liver": 1} in nnU-Net's.
-    labels = json.loads(path.read_text(encoding="utf-8")).get("labels")
+    labels = load_datalist(path).get("labels")
     pairs = labels.items() if isinstance(labels, dict) else ()
     if all(isinstance(name, str) and key.isdigit() for key, name in pairs):
         return {int(key): name for key, name in pairs}
@@ -177,7 +191,7 @@ def _checked(path: Path, root: Path, slices: Sequence[Path] = ()) -> Source:
     if outside:
         problem = (
             f"{case}: a link leads out of the root folder; put the scan itself into the folder, "
-            "or give a root folder (--root) that holds both"
+            "or prepare from a root folder that holds both (--root)"
         )
     return Source(path, relative, case, problem=problem, problem_code="manifest.outside_root" if problem else "")
 
@@ -197,7 +211,7 @@ def _stays_inside(path: Path, root: Path) -> bool:
 
 
 def _is_dicom(path: Path) -> bool:
-    if path.name == "DICOMDIR":
+    if path.name == "DICOMDIR" or not path.is_file():  # to open a pipe would wait for its writer
         return False
     if path.name.lower().endswith(".dcm"):
         return True
@@ -205,4 +219,4 @@ def _is_dicom(path: Path) -> bool:
         with path.open("rb") as handle:
             return handle.read(132)[128:] == b"DICM"
     except OSError:
-        return False  # a pipe, a broken link, a file of somebody else's: no slice
+        return False  # a file of somebody else's: no slice

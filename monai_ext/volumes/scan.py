@@ -9,7 +9,7 @@ from typing import Literal
 import nibabel as nib
 import numpy as np
 
-from monai_ext.base import LabelError, case_id
+from monai_ext.base import InputError, LabelError, case_id
 from monai_ext.volumes.check_values import check_hu, label_ids
 from monai_ext.volumes.checks import check_same_grid, spacing_of
 from monai_ext.volumes.read_dicom import read_dicom
@@ -91,14 +91,20 @@ def read_labels(
         LabelError: a value is not a whole number, or not one of the classes.
         GeometryError: shape or affine differ from those of ``like``.
     """
-    path, case, kind = _place(path, case)
-    if kind == "dicom":
-        raise LabelError(
-            f"{case}: a DICOM series holds no label ids; give the labels as NIfTI, NRRD or MetaImage",
-            code="label.dicom",
-            case=case,
-        )
-    voxels, affine = (read_nifti if kind == "nifti" else read_itk)(path, case)
+    # With a case of its own the scan is named, which may be sound: say that its labels are meant.
+    told = None if case is None else f"labels of {case}"
+    try:
+        path, told, kind = _place(path, told)
+        if kind == "dicom":
+            raise LabelError(
+                f"{told}: a DICOM series holds no label ids; give the labels as NIfTI, NRRD or MetaImage",
+                code="label.dicom",
+            )
+        voxels, affine = (read_nifti if kind == "nifti" else read_itk)(path, told)
+    except InputError as error:
+        error.case = case or told or case_id(path)
+        raise
+    case = case or told
     labels = Scan(label_ids(voxels, case, classes), affine, case, Path(path.name), kind)
     if like is not None:
         labels = _along(labels, like.affine)

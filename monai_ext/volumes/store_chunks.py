@@ -44,11 +44,13 @@ def describe_chunks(path: Path) -> ChunkedData:
         RuntimeError: blosc2 cannot read the file, or its chunks do not follow one another.
     """
     array, content = blosc2.open(str(path), mode="r"), path.read_bytes()
-    chunks = [array.schunk.get_chunk(index) for index in range(array.schunk.nchunks)]
     # A chunk of zeros has no bytes in the file, only a mark in the table at its end.
-    stored = [chunk if content.find(chunk) >= 0 else b"" for chunk in chunks]
-    start = max(content.find(b"".join(stored)), 0)
-    if not content.startswith(b"".join(stored), start):
+    stored = [
+        b"" if chunk.special is blosc2.SpecialValue.ZERO else array.schunk.get_chunk(chunk.nchunk)
+        for chunk in array.schunk.iterchunks_info()
+    ]
+    start = content.find(b"".join(stored))
+    if start < 0:
         raise RuntimeError("chunks that are not in a row")
     x, y, z = array.chunks
     return ChunkedData(

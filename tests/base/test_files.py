@@ -1,13 +1,28 @@
 """Nothing half-written, nothing outside its root, nothing of a path in a message."""
 
 import errno
+import hashlib
 import os
 import pickle
+import resource
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from monai_ext.base import ManifestError, ScanError, WriteError, case_id, inside, replacing, sha256_of
+from monai_ext.base import (
+    ManifestError,
+    ScanError,
+    WriteError,
+    case_id,
+    check_output,
+    inside,
+    replacing,
+    save_torch,
+    sha256_of,
+    told_apart,
+)
 
 
 @pytest.mark.parametrize(
@@ -56,6 +71,57 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path, monkeypa
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("how", ["torch", "safetensors", "bytes"])
+def test_a_file_that_cannot_grow_is_one_sentence_whoever_writes_it(tmp_path: Path, how: str) -> None:
+    tensors = {"a": torch.zeros(100_000)}  # 400 kB
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limit[1]))
+    try:
+        with (
+            pytest.raises(WriteError, match=r"^a\.pt: could not be written \(File too large\); free space"),
+            replacing(tmp_path / "a.pt") as temporary,
+        ):
+            if how == "torch":
+                save_torch(tensors, temporary)
+            elif how == "safetensors":
+                save_file(tensors, temporary)
+            else:
+                temporary.write_bytes(bytes(400_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_mistakes_of_the_program_are_not_called_a_full_disk(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), replacing(tmp_path / "a.json"):
+        raise KeyError("a")
+
+
+def test_what_is_saved_loads(tmp_path: Path) -> None:
+    save_torch({"a": torch.arange(7)}, tmp_path / "a.pt")
+    assert torch.load(tmp_path / "a.pt", weights_only=True)["a"].tolist() == list(range(7))
+
+
+def test_output_folders_are_checked_and_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_output(tmp_path / "new" / "deep")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(WriteError, match=r"^file: is no folder; choose a writable output folder"):
+        check_output(tmp_path / "file")
+    with pytest.raises(WriteError, match=r"^run: file is no folder; choose"):
+        check_output(tmp_path / "file" / "run")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root, as which tests may run, may write everywhere
+    with pytest.raises(WriteError, match=rf"^run: {tmp_path.name} cannot be written; choose"):
+        check_output(tmp_path / "run")
+
+
+def test_scans_of_one_name_are_told_apart_by_their_paths() -> None:
+    names = told_apart([("a", "x/a.nii"), ("A", "y/A.nii"), ("b", "b.nii"), ("a", "x/a.nii"), ("b", "b.nii")])
+    assert names[0] == names[3] == "a-" + hashlib.sha256(b"x/a.nii").hexdigest()[:8]
+    assert names[1].startswith("A-")
+    assert [names[2], names[4]] == ["b", "b"]  # listed twice, but one scan
+
+
 def test_replacing_honours_the_umask(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
@@ -74,6 +140,12 @@ def test_inside_refuses_what_leaves_the_root(tmp_path: Path, path: str) -> None:
     with pytest.raises(ManifestError, match="outside its root") as caught:
         inside(root, path)
     assert str(tmp_path) not in str(caught.value)
+
+
+def test_inside_is_not_confused_by_links_in_a_circle(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    assert inside(tmp_path, "a").is_relative_to(tmp_path)
 
 
 def test_inside_follows_links_that_stay(tmp_path: Path) -> None:

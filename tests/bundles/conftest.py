@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from monai.bundle import ConfigWorkflow
+import torch
+from monai.bundle import ConfigParser, ConfigWorkflow
 
 import monai_ext
 from monai_ext.volumes import prepare, write_phantoms
@@ -68,6 +69,27 @@ def store(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     summary = prepare(phantoms / "dataset.json", folder, spacing_mm=(6.0, 6.0, 6.0), workers=0)
     assert not summary.exit_code
     return folder
+
+
+@pytest.fixture(scope="session")
+def pretrain() -> dict[str, Any]:
+    return dict(PRETRAIN)
+
+
+@pytest.fixture(scope="session")
+def finetune() -> dict[str, Any]:
+    return dict(FINETUNE)
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pretraining weights of the size of these tests, never trained."""
+    parser = ConfigParser()
+    parser.read_config(configs("hi_end_mae_ct_pretrain", ["train"]))
+    parser.update(PRETRAIN)
+    path = tmp_path_factory.mktemp("weights") / "model.pt"
+    torch.save(parser.get_parsed_content("network_def").state_dict(), path)
+    return path
 
 
 @pytest.fixture

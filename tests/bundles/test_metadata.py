@@ -10,7 +10,8 @@ from monai.bundle import ConfigParser
 
 import monai_ext
 
-BUNDLES = ["hi_end_mae_ct_pretrain", "hi_end_mae_ct_segmentation"]
+VOLUME_BUNDLES = ["hi_end_mae_ct_pretrain", "hi_end_mae_ct_segmentation"]
+BUNDLES = [*VOLUME_BUNDLES, "aa_clip_lesion_localization"]
 
 
 @pytest.mark.parametrize("name", BUNDLES)
@@ -39,7 +40,7 @@ def _targets(node: object) -> list[str]:
     return []
 
 
-@pytest.mark.parametrize("name", BUNDLES)
+@pytest.mark.parametrize("name", VOLUME_BUNDLES)
 def test_inference_network_keeps_the_promise_of_the_metadata(name: str) -> None:
     root = Path(monai_ext.bundle_path(name)) / "configs"
     parser = ConfigParser()

@@ -1,15 +1,15 @@
-"""Goldens of the pretraining network, read once per session."""
+"""Goldens of the pretraining network, read once per session, and small random networks."""
 
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from monai_ext.networks import HiEndMAE, convert
+from monai_ext.networks import AAClip, ClassPrompts, ClipModel, HiEndMAE, convert, load_clip
 
 
 class PretrainingGolden(NamedTuple):
@@ -92,3 +92,48 @@ def random_mae() -> HiEndMAE:
             if parameter.requires_grad:
                 parameter.add_(0.1 * torch.randn_like(parameter))
     return network
+
+
+@pytest.fixture(scope="session")
+def clip_config() -> dict[str, Any]:
+    """An open_clip configuration with unequal sizes everywhere: pictures of 35 x 25 pixels, 7 x 5 patches."""
+    return {
+        "embed_dim": 14,
+        "vision_cfg": {"layers": 6, "width": 24, "head_width": 8, "patch_size": 5, "image_size": [35, 25]},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 20, "heads": 2, "layers": 4},
+    }
+
+
+@pytest.fixture
+def random_clip(clip_config: dict[str, Any]) -> ClipModel:
+    """A small CLIP with no weight at a special value."""
+    torch.manual_seed(11)
+    clip = load_clip(clip_config, None)
+    with torch.no_grad():
+        for parameter in clip.model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return clip
+
+
+@pytest.fixture
+def random_aa_clip(random_clip: ClipModel) -> AAClip:
+    """A small AA-CLIP: levels 2 and 5 of 6, adapters after 3 image and 2 text blocks."""
+    torch.manual_seed(12)
+    return AAClip(
+        random_clip,
+        levels=(2, 5),
+        image_adapt_until=3,
+        image_adapt_weight=0.3,
+        text_adapt_until=2,
+        text_adapt_weight=0.2,
+        vv_blocks=4,
+    )
+
+
+@pytest.fixture(scope="session")
+def two_classes() -> list[ClassPrompts]:
+    """Prompts of two classes, different numbers of each state."""
+    return [
+        ClassPrompts(("a liver.", "the liver."), ("a damaged liver.", "a liver with flaw.", "a broken liver.")),
+        ClassPrompts(("a photo of a grey carpet.",), ("a torn carpet.", "a carpet with a hole in it.")),
+    ]

@@ -1,3 +1,4 @@
+import hashlib
 import json
 
 import pytest
@@ -10,7 +11,6 @@ from monai_ext.networks import (
     HiEndReconstructor,
     HiEndSegmenter,
     convert,
-    load_pretrained,
     open_weights,
     read_checkpoint,
     sincos_positions,
@@ -58,6 +58,33 @@ class TestOpenWeights:
         assert opened(torch.ones(1, 3)).shape == (1, 2)
         assert not opened.training
 
+    @pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning", "ignore:.torch.jit:DeprecationWarning")
+    @pytest.mark.parametrize("kind", ["model.ts", "model.pt", "model.safetensors"])
+    def test_what_was_checked_is_what_loads(self, tmp_path, monkeypatch, image, kind):
+        trained, other = (HiEndReconstructor.tiny(**SIZES).eval() for _ in range(2))
+        for folder, network in (("given", trained), ("swapped", other)):
+            (tmp_path / folder).mkdir()
+            if kind == "model.ts":
+                torch.jit.script(network).save(tmp_path / folder / kind)
+            else:
+                write_checkpoint(network.state_dict(), tmp_path / folder / kind)
+        path, digest = tmp_path / "given" / kind, sha256_of(tmp_path / "given" / kind)
+
+        def swap_after(hashing):
+            def hash_and_swap(*args):
+                result = hashing(*args)
+                path.write_bytes((tmp_path / "swapped" / kind).read_bytes())
+                return result
+
+            return hash_and_swap
+
+        for name in ("sha256", "file_digest"):
+            monkeypatch.setattr(hashlib, name, swap_after(getattr(hashlib, name)))
+        opened = open_weights(HiEndReconstructor.tiny(**SIZES), path, sha256=digest)
+        assert path.read_bytes() == (tmp_path / "swapped" / kind).read_bytes()
+        torch.testing.assert_close(opened(image), trained(image), rtol=0, atol=1e-6)  # scripted rounds otherwise
+        assert not torch.allclose(other(image), trained(image), atol=1e-3)
+
     def test_checksum_of_other_files_counts_too(self, tmp_path):
         write_checkpoint(HiEndMAE.tiny(**SIZES).state_dict(), tmp_path / "model.safetensors")
         with pytest.raises(WeightsError, match="its sha256 is"):
@@ -66,28 +93,6 @@ class TestOpenWeights:
     def test_missing(self, tmp_path):
         with pytest.raises(WeightsError, match=r"^none\.ts: no such file"):
             open_weights(HiEndMAE.tiny(**SIZES), tmp_path / "none.ts", sha256="0" * 64)
-
-
-class TestLoadPretrained:
-    """The one-line form for fine-tuning: silent, and the network itself comes back."""
-
-    def test_encoder_into_a_segmenter(self, tmp_path, capsys):
-        source, network = HiEndMAE.tiny(**SIZES), HiEndSegmenter.tiny(3, **SIZES)
-        write_checkpoint(convert(source.state_dict(), "authors").tensors, tmp_path / "authors.pt", authors=True)
-        decoder = network.out.conv.conv.weight.clone()
-        assert load_pretrained(network, tmp_path / "authors.pt") is network
-        assert network.training
-        assert torch.equal(network.vit.cls_token, source.encoder.cls_token)
-        assert torch.equal(network.out.conv.conv.weight, decoder)
-        assert capsys.readouterr() == ("", "")
-
-    def test_weights_of_another_size_change_nothing(self, tmp_path):
-        write_checkpoint(HiEndMAE.tiny(**{**SIZES, "encoder_width": 24}).state_dict(), tmp_path / "wide.pt")
-        network = HiEndSegmenter.tiny(3, **SIZES)
-        before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-        with pytest.raises(WeightsError, match=r"^wide\.pt: .* has shape .* build it with the encoder_width"):
-            load_pretrained(network, tmp_path / "wide.pt")
-        assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
 
 class TestSizes:

@@ -11,7 +11,7 @@ import pytest
 import monai_ext
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-BUNDLES = ["hi_end_mae_ct_pretrain", "hi_end_mae_ct_segmentation"]
+BUNDLES = ["aa_clip_lesion_localization", "hi_end_mae_ct_pretrain", "hi_end_mae_ct_segmentation"]
 
 
 @pytest.mark.parametrize("name", BUNDLES)

@@ -43,6 +43,14 @@ def test_known_scans_keep_their_ids():
     assert second.startswith("a-")
 
 
+def test_ids_do_not_depend_on_where_the_folder_lies():
+    shared = [source("x/a.nii"), source("y/a.nii")]
+    assert ids(shared, root=Path("/moved/here")) == ids(shared)
+    # but a scan of another root in the same store never shares an id with one of this root
+    known = stored(**{name: (root_mark(ROOT), item.relative) for name, item in zip(ids(shared), shared, strict=True)})
+    assert not set(ids(shared, known, root=Path("/other"))) & set(ids(shared))
+
+
 def test_scan_of_another_root_never_takes_an_id():
     known = stored(a=(root_mark(Path("/other")), "x/a.nii"))
     ((volume_id, moved),) = assign_ids([source("x/a.nii")], ROOT, known)

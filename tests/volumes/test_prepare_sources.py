@@ -127,11 +127,32 @@ def test_nnunet_label_names(tmp_path):
     assert find_sources(path).label_names == {0: "background", 1: "liver"}
 
 
-def test_two_labels_for_one_scan_are_refused(tmp_path):
-    content = {"training": [{"image": "a.nii", "label": "x.nii"}, {"image": "a.nii", "label": "y.nii"}]}
+def test_two_labels_for_one_scan_are_refused_and_others_go_on(tmp_path):
+    content = {"training": [{"image": "a.nii", "label": label} for label in ("x.nii", "y.nii")] + ["b.nii"]}
     path = touch(tmp_path / "list.json", json.dumps(content).encode())
-    with pytest.raises(ManifestError, match=r"^list\.json: a is listed twice with different labels"):
-        find_sources(path)
+    first, second = find_sources(path).sources
+    assert str(first.problem).startswith("a: it is listed twice with different labels; list each scan with one")
+    assert (second.case, second.problem) == ("b", None)
+
+
+def test_entries_that_must_not_be_read_name_no_file(tmp_path):
+    content = {"training": [{"image": "../secret.nii"}, {"image": "a.nii"}, {"image": "/etc/b.nii"}, {"img": "c.nii"}]}
+    path = touch(tmp_path / "list.json", json.dumps(content).encode())
+    sources = find_sources(path).sources
+    assert [item.case for item in sources] == ["secret", "a", "b", "training[3]"]
+    assert [item.problem is None for item in sources] == [False, True, False, False]
+    assert [item.problem_code for item in sources] == ["manifest.outside_root", "", *["manifest.outside_root"], "manifest.path"]
+    for item in sources:
+        assert item.image.is_relative_to(tmp_path)  # not the path that was listed
+        assert not item.image.exists()
+
+
+def test_links_in_a_circle_and_pipes_are_no_trouble(tmp_path):
+    os.symlink("b.nii", tmp_path / "a.nii")
+    os.symlink("a.nii", tmp_path / "b.nii")
+    os.mkfifo(tmp_path / "IM1")  # to look into it for a DICOM mark would wait for ever
+    touch(tmp_path / "c.nii")
+    assert found(tmp_path) == ["a.nii", "b.nii", "c.nii"]
 
 
 def test_source_that_is_none(tmp_path):

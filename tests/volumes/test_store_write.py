@@ -14,6 +14,7 @@ import pytest
 from monai_ext.base import StoreError, WriteError
 from monai_ext.volumes import Body, VolumeStore
 from monai_ext.volumes import store_write as module
+from monai_ext.volumes.store_chunks import describe_chunks, write_chunks
 from monai_ext.volumes.store_write import LOCK, NewVolume, remove_leftovers, write_volume
 
 SHAPE = (37, 41, 29)
@@ -91,6 +92,28 @@ def test_what_reads_back_differently_is_refused(tmp_path, monkeypatch):
     with pytest.raises(WriteError, match=r"^a: read back other voxels than were written; check the disk"):
         write_volume(tmp_path, new_volume("a", 1))
     assert not files(tmp_path)
+
+
+def test_describing_searches_the_file_once_however_many_chunks(tmp_path, monkeypatch):
+    """A search for each chunk takes a second of a scan's preparing, and four times that for twice the scan."""
+    searched: list[int] = []
+
+    class Counted(bytes):
+        def find(self, part: bytes, *limits: int) -> int:
+            searched.append(len(self))
+            return bytes.find(self, part, *limits)
+
+    read_bytes = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: Counted(read_bytes(path)))
+    rng = np.random.default_rng(0)
+    for edge, chunks in ((31, 1), (97, 64)):
+        voxels = rng.integers(-1024, 3072, (edge,) * 3).astype(np.int16)
+        voxels[:, :, : edge // 2] = 0  # chunks of zeros, which have no bytes in the file, at the start too
+        write_chunks(tmp_path / "a.b2nd", voxels)
+        data = describe_chunks(tmp_path / "a.b2nd")
+        assert len(data.ends) == chunks + 1
+        assert searched == [data.size]
+        searched.clear()
 
 
 def test_short_write_is_refused(tmp_path, monkeypatch):
