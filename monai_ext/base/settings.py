@@ -11,7 +11,10 @@ def is_number(value: Any, low: float = -math.inf, high: float = math.inf) -> boo
     >>> is_number(0.5, 0, 1), is_number("0.5", 0, 1), is_number(True)
     (True, False, False)
     """
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value) and low <= value <= high
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return False
+    number = float(value)
+    return math.isfinite(number) and low <= number <= high
 
 
 def as_numbers(value: Any, count: int) -> list[float] | None:

@@ -7,6 +7,7 @@ import numpy as np
 from torch.utils.data import Dataset, Sampler
 
 from monai_ext.base import SettingError, derive_seed, rank, world
+from monai_ext.engines.scans import plain_errors
 
 
 class Draw(NamedTuple):
@@ -96,7 +97,8 @@ class DrawDataset(Dataset[Any]):
         if set_state is not None:
             set_state(seed=derive_seed(self.seed, self.purpose, draw.epoch, draw.slot))
         item = self.data[draw.item]
-        return self.transform(dict(item) if isinstance(item, Mapping) else item)
+        with plain_errors():  # a loader's worker process sends home an error's text, not its cause
+            return self.transform(dict(item) if isinstance(item, Mapping) else item)
 
 
 class RankShare(Sampler[int]):

@@ -45,7 +45,7 @@ def labelled_items(datalist: str, root: str | None, section: str | Sequence[str]
         ManifestError: the list is malformed, or none of the sections exists.
         SettingError: the section is empty.
     """
-    wanted = list(section) if isinstance(section, list | tuple) else [section]
+    wanted = [section] if isinstance(section, str) else list(section)
     content = load_datalist(Path(datalist))
     chosen = next((name for name in wanted if isinstance(content.get(name), list)), wanted[0])
     items: list[dict[str, Any]] = []

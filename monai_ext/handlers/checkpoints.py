@@ -2,6 +2,7 @@
 
 import math
 import re
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -152,7 +153,7 @@ class RunCheckpoints:
             except (RuntimeError, ValueError, KeyError) as error:
                 raise WeightsError(
                     f"{path.name}: {name!r} fits another configuration "
-                    f"({str(error).strip().splitlines()[0]}); resume with the one that wrote it",
+                    f"({_first_reason(error)}); resume with the one that wrote it",
                     code="weights.run",
                 ) from error
         engine.state.iteration = progress["iteration"]
@@ -183,6 +184,12 @@ def _saved(folder: Path) -> list[tuple[int, Path]]:
     return sorted((int(match.group(1)), path) for match, path in found if match)
 
 
+def _first_reason(error: Exception) -> str:
+    # torch puts a headline before its list of misfits.
+    headline, *reasons = str(error).strip().splitlines()
+    return textwrap.shorten(reasons[0] if reasons and headline.endswith(":") else headline, 200).rstrip(".")
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -195,6 +202,8 @@ def _read(path: Path) -> dict[str, Any]:
             f"{path.name}: cannot be read as a checkpoint; resume from an earlier one",
             code="weights.unreadable",
         ) from error
-    if not isinstance(content, dict):
-        raise WeightsError(f"{path.name}: is not a run's checkpoint; choose a checkpoint_iteration=N.pt file")
+    if not isinstance(content, dict) or "progress" not in content:  # weights alone have no progress
+        raise WeightsError(
+            f"{path.name}: is not a run's checkpoint; choose a checkpoint_iteration=N.pt file", code="weights.run"
+        )
     return content

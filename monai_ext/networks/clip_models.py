@@ -162,7 +162,7 @@ def _built(config: dict[str, Any], tag: str) -> nn.Module:
     custom = config.pop("custom_text", False)
     try:
         model: nn.Module = (open_clip.CustomTextCLIP if custom else open_clip.CLIP)(**config)
-    except (TypeError, AssertionError, ZeroDivisionError) as error:
+    except (TypeError, ValueError, AssertionError, ZeroDivisionError) as error:
         raise SettingError(
             f"{tag}: open_clip builds nothing of its configuration ({error}); correct vision_cfg and text_cfg",
             code="setting.clip",

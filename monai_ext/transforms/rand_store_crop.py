@@ -50,8 +50,9 @@ class RandStoreCrop(Randomizable, Transform):
     ) -> None:
         edges = as_numbers(size, 3)
         if edges is None or any(int(edge) != edge or edge < 1 for edge in edges):
+            given = list(size) if isinstance(size, tuple) else size
             raise SettingError(
-                f"size: {list(size) if isinstance(size, tuple) else size!r} is not three positive numbers of voxels; give for example [96, 96, 96]",
+                f"size: {given!r} is not three positive numbers of voxels; give for example [96, 96, 96]",
                 code="setting.crop_size",
             )
         if not is_number(body_ratio, 0, 1):

@@ -41,6 +41,8 @@ def fields(header: list[str], separator: str, aliases: dict[str, str], case: str
     for line in header:
         key, split, value = (part.strip() for part in line.partition(separator))
         key = aliases.get(key, key)
+        if not (key.isascii() and key.isprintable()):
+            refuse_damaged(case, "its header is not text")
         if not split or key in found:
             refuse_damaged(case, f"its header names {key[:40]!r} {'twice' if split else 'without a value'}")
         found[key] = value

@@ -1,4 +1,4 @@
-"""Fine-tune the tiny model on a slab of real CT, then segment the slab and a DICOM series of somebody else.
+"""Fine-tune the tiny model on a slab of real CT, then segment the slab and an unseen DICOM series.
 
     python tests/benchmarks/real_ct.py CT_FOLDER OUTPUT [--iterations 600] [--seed 0] [--pretrain 0]
 

@@ -150,6 +150,19 @@ def test_a_resumed_run_ends_with_the_same_adapters_bit_for_bit(
     assert (tmp_path / "run" / "stage_1").exists() == (stage == 1)
 
 
+def test_better_adapters_than_a_resumed_run_finds_are_kept(
+    adaptation: dict[str, Any], whole: Path, tmp_path: Path
+) -> None:
+    content = torch.load(whole / "models" / "checkpoint_iteration=3.pt", weights_only=True)
+    content["best"]["best"] = 2.0  # better than any average precision
+    torch.save(content, tmp_path / "checkpoint_iteration=3.pt")
+    run({**adaptation, "output_dir": str(tmp_path / "run"), "resume": str(tmp_path / "checkpoint_iteration=3.pt")})
+    assert json.loads((tmp_path / "run" / "models" / "choice.json").read_text())["epoch"] == 1
+    kept = read_adapters(tmp_path / "run" / "models" / "adapters.safetensors")[0]
+    assert all(torch.equal(kept[name], tensor) for name, tensor in content["best"]["adapters"].items())
+    assert sha256(tmp_path / "run", "last") == sha256(whole, "last")
+
+
 def test_stages_can_run_alone(adaptation: dict[str, Any], whole: Path, tmp_path: Path) -> None:
     run({**adaptation, "output_dir": str(tmp_path / "one"), "stages": [1]})
     assert sha256(tmp_path / "one" / "stage_1") == sha256(whole / "stage_1")

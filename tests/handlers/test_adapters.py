@@ -153,6 +153,17 @@ def test_large_maps_are_scored_smaller() -> None:
     assert ranked(11, rows)["val_pixel_ap"] == pytest.approx(ranked(128, toy())["val_pixel_ap"], abs=1e-6)
 
 
+def test_a_mask_made_smaller_takes_the_nearest_pixel() -> None:
+    rows = [
+        (name, label, np.kron(scores, np.ones((5, 5), np.float32)), np.kron(mask, np.ones((5, 5), bool)))
+        for name, label, scores, mask in toy()
+    ]
+    before = ranked(11, rows)["val_pixel_ap"]
+    for row in rows:
+        row[3][::5, ::5] = True  # corners of blocks of 5; their centres are what counts
+    assert ranked(11, rows)["val_pixel_ap"] == before
+
+
 def test_a_class_without_abnormal_pixels_does_not_count() -> None:
     rows = toy()
     normal = [("c", 0, row[2], np.zeros_like(row[3])) for row in rows[:2]]

@@ -1,5 +1,6 @@
 """Checkpoints that refuse what would go wrong quietly."""
 
+import resource
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 from ignite.engine import Engine
 from torch import nn
 
-from monai_ext.base import SettingError, WeightsError
+from monai_ext.base import SettingError, WeightsError, WriteError
 from monai_ext.handlers import BestModel, RunCheckpoints
 
 
@@ -50,8 +51,29 @@ def test_another_epoch_length_is_refused(tmp_path: Path) -> None:
 
 def test_another_network_is_refused_by_name(tmp_path: Path) -> None:
     run(tmp_path, nn.Linear(2, 3))
-    with pytest.raises(WeightsError, match="'model' fits another configuration"):
+    sentence = (
+        r"'model' fits another configuration \(size mismatch for weight: .*\[3, 2\].*\[7, 2\]\); "
+        "resume with the one that wrote it"
+    )
+    with pytest.raises(WeightsError, match=sentence):
         run(tmp_path, nn.Linear(2, 7), epochs=3, resume=True)
+
+
+def test_weights_alone_are_no_run_to_resume(tmp_path: Path) -> None:
+    torch.save(nn.Linear(2, 3).state_dict(), tmp_path / "model.pt")
+    with pytest.raises(WeightsError, match=r"^model\.pt: is not a run's checkpoint; choose a checkpoint_iteration"):
+        run(tmp_path / "run", nn.Linear(2, 3), resume=str(tmp_path / "model.pt"))
+
+
+def test_a_full_disk_ends_the_run_in_one_sentence(tmp_path: Path) -> None:
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limit[1]))
+    try:
+        with pytest.raises(WriteError, match=r"^checkpoint_iteration=2\.pt: could not be written \(File too large\)"):
+            run(tmp_path, nn.Linear(100, 200))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 torn"])

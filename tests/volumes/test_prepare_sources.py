@@ -141,7 +141,8 @@ def test_entries_that_must_not_be_read_name_no_file(tmp_path):
     sources = find_sources(path).sources
     assert [item.case for item in sources] == ["secret", "a", "b", "training[3]"]
     assert [item.problem is None for item in sources] == [False, True, False, False]
-    assert [item.problem_code for item in sources] == ["manifest.outside_root", "", *["manifest.outside_root"], "manifest.path"]
+    outside = "manifest.outside_root"
+    assert [item.problem_code for item in sources] == [outside, "", outside, "manifest.path"]
     for item in sources:
         assert item.image.is_relative_to(tmp_path)  # not the path that was listed
         assert not item.image.exists()
