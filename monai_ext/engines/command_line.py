@@ -32,7 +32,7 @@ def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType 
         print("error: another rank has ended; its own message tells why", file=sys.__stderr__)
         raise SystemExit(1)
     if issubclass(kind, KeyboardInterrupt):
-        print("\ninterrupted: files are whole or absent; a training goes on with --resume true", file=sys.stderr)
+        print("\ninterrupted: files are whole or absent; a training goes on with --resume true", file=sys.__stderr__)
         raise SystemExit(130)
     sys.__excepthook__(kind, error, trace)
     first = error

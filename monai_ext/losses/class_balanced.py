@@ -49,7 +49,14 @@ class ClassBalancedDiceCE(nn.Module):
             ("class_weights", class_weights if class_weights is not None else [1.0]),
             ("dice_weight and ce_weight", [dice_weight, ce_weight]),
         ):
-            weights = torch.as_tensor(values, dtype=torch.float32)
+            try:
+                weights = torch.as_tensor(values, dtype=torch.float32)
+            except (RuntimeError, TypeError, ValueError):
+                weights = torch.empty(())
+            if weights.ndim != 1:
+                raise SettingError(
+                    f"{name}: {values!r}; give a list of numbers, one a class", code="setting.loss_weights"
+                )
             if not (torch.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
                 raise SettingError(
                     f"{name}: {list(values)} must be finite, not negative and not all 0; correct the weights",

@@ -11,13 +11,14 @@ import pytest
 import torch
 from monai.bundle import ConfigWorkflow
 
+from monai_ext import bundle_path
 from monai_ext.base import SettingError, StoreError
 
 BUNDLE = "hi_end_mae_ct_pretrain"
 Run = Callable[..., ConfigWorkflow]
 
 
-def weights(folder: str, iteration: int) -> dict[str, torch.Tensor]:
+def saved_weights(folder: str, iteration: int) -> dict[str, torch.Tensor]:
     path = Path(folder) / "models" / f"checkpoint_iteration={iteration}.pt"
     content: dict[str, torch.Tensor] = torch.load(path, weights_only=True)["model"]
     return content
@@ -42,11 +43,11 @@ def test_a_resumed_run_ends_with_the_same_weights_bit_for_bit(
     whole = {**pretrain_settings, "output_dir": str(tmp_path / "whole"), "ckpt_keep": 99}
     run_flow(BUNDLE, ["train"], True, whole)
     last = 6  # two epochs of three iterations
-    expected = weights(whole["output_dir"], last)
+    expected = saved_weights(whole["output_dir"], last)
     saved = tmp_path / "whole" / "models" / f"checkpoint_iteration={stop}.pt"
     resumed = {**pretrain_settings, "output_dir": str(tmp_path / "resumed"), "resume": str(saved)}
     run_flow(BUNDLE, ["train"], True, resumed)
-    ours = weights(resumed["output_dir"], last)
+    ours = saved_weights(resumed["output_dir"], last)
     assert ours.keys() == expected.keys()
     for name, tensor in expected.items():
         assert torch.equal(ours[name], tensor), name
@@ -91,6 +92,8 @@ def test_a_store_of_one_scan_cannot_hold_any_out(tmp_path: Path, store: Path) ->
         (one / path.name).write_bytes(path.read_bytes())
     with pytest.raises(StoreError, match=r"holds 1 scan\(s\), too few"):
         store_items(str(one), "train", 0.5)
+    with pytest.raises(SettingError, match="held_out is half; use"):
+        store_items(str(one), "train", "half")  # type: ignore[arg-type]
     assert store_items(str(one), "train", 0) == [{"image": "phantom_training_00"}]
 
 
@@ -101,6 +104,19 @@ def test_parts_of_a_store_are_disjoint_and_stable(store: Path) -> None:
     assert not parts[0] & parts[1]
     assert len(parts[0] | parts[1]) == 6
     assert parts[1]
+
+
+def test_pretraining_begins_from_earlier_weights(pretrain_settings: dict[str, Any], weights: Path) -> None:
+    flow = ConfigWorkflow(
+        config_file=f"{bundle_path(BUNDLE)}/configs/train.json",
+        workflow_type="train",
+        **pretrain_settings,
+        pretrained=str(weights),
+    )
+    flow.initialize()
+    ours, theirs = flow.parser.get_parsed_content("network").state_dict(), torch.load(weights, weights_only=True)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 def test_inference_reconstructs_on_the_scans_own_grid(

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -170,3 +171,30 @@ def test_missing_weights_are_one_sentence(
     while cause is not None and not isinstance(cause, InputError):
         cause = cause.__cause__
     assert str(cause).startswith("none.pt: ")
+
+
+def test_an_output_folder_that_cannot_be_is_refused_before_a_scan_is_read(
+    run_flow: Run, segment_settings: dict[str, Any], finetune_settings: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    for names, settings in ((["inference", "tiny"], segment_settings), (["train", "tiny"], finetune_settings)):
+        with pytest.raises(RuntimeError) as caught:
+            run_flow(BUNDLE, names, "train" in names, {**settings, "output_dir": str(tmp_path / "file" / "out")})
+        assert str(caught.value.__cause__) == "out: file is no folder; choose a writable output folder"
+
+
+def test_a_test_section_whose_entries_are_misspelt_is_not_replaced_by_another(
+    run_flow: Run,
+    model: tuple[Path, torch.nn.Module],
+    segment_settings: dict[str, Any],
+    phantoms: Path,
+    tmp_path: Path,
+) -> None:
+    content = json.loads((phantoms / "dataset.json").read_text())
+    content["test"] = [{"img": content["test"][0]["image"]}]
+    (tmp_path / "list.json").write_text(json.dumps(content))
+    settings = {**segment_settings, "labels": LABELS, "weights": str(model[0]), "dataset_dir": str(phantoms)}
+    settings |= {"data_list_file_path": str(tmp_path / "list.json"), "output_dir": str(tmp_path / "scores")}
+    with pytest.raises(RuntimeError) as caught:
+        run_flow(BUNDLE, ["inference", "evaluate", "tiny"], False, settings)
+    assert str(caught.value.__cause__).startswith("1 of 1 scans failed: test[0]: the datalist gives no image")

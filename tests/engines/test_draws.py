@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch.distributed as dist
 from monai.data import DataLoader
-from monai.transforms import RandShiftIntensity
+from monai.transforms import Compose, RandShiftIntensity
 
-from monai_ext.base import SettingError
+from monai_ext.base import SettingError, StoreError
 from monai_ext.engines import Draw, DrawDataset, DrawPlan, RankShare
 
 
@@ -88,3 +88,15 @@ def test_rank_shares_cover_every_case(monkeypatch: pytest.MonkeyPatch, size: int
         seen += list(share)
     assert set(seen) == set(range(size))
     assert len(seen) == (size if size >= world else size * world)
+
+
+class Torn:
+    def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
+        raise StoreError("ct: torn; prepare it again", code="store.altered", case="ct")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_torn_volume_keeps_its_sentence_on_the_way_home_from_a_worker(workers: int) -> None:
+    data = DrawDataset([{"image": "ct"}], Compose([Torn()]))  # MONAI wraps errors of transforms
+    with pytest.raises(StoreError, match=r"ct: torn; prepare it again\s*$"):
+        list(DataLoader(data, num_workers=workers))

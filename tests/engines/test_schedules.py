@@ -112,6 +112,8 @@ def test_another_schedule_is_not_taken_over_silently():
         ((7, 7, 5), "warmup_epochs 7 of 7 epochs"),
         ((-1, 7, 5), "warmup_epochs -1 of 7 epochs"),
         ((0, 0, 5), "warmup_epochs 0 of 0 epochs"),
+        ((1, "7", 5), "warmup_epochs 1 of 7 epochs"),
+        ((None, 7, 5), "warmup_epochs None of 7 epochs"),
         ((2, 7, 0), "steps_per_epoch: 0 is not at least 1"),
     ],
 )

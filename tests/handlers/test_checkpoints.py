@@ -11,6 +11,7 @@ from ignite.engine import Engine
 from torch import nn
 
 from monai_ext.base import SettingError, WeightsError, WriteError
+from monai_ext.engines import WarmupCosine
 from monai_ext.handlers import BestModel, RunCheckpoints
 
 
@@ -49,10 +50,37 @@ def test_another_epoch_length_is_refused(tmp_path: Path) -> None:
         run(tmp_path, nn.Linear(2, 3), epochs=3, length=7, resume=True)
 
 
+@pytest.mark.parametrize(("word", "resumes"), [("true", True), ("True", True), ("false", False)])
+def test_the_command_lines_words_are_understood(tmp_path: Path, word: str, resumes: bool) -> None:
+    run(tmp_path, nn.Linear(2, 3))
+    if resumes:
+        assert run(tmp_path, nn.Linear(2, 3), epochs=3, resume=word).state.iteration == 15
+    else:
+        with pytest.raises(SettingError, match="already holds a run at iteration 10; pass --resume true"):
+            run(tmp_path, nn.Linear(2, 3), epochs=3, resume=word)
+
+
+def test_another_length_says_how_to_train_longer(tmp_path: Path) -> None:
+    def begin(epochs: int, resume: bool) -> None:
+        optimiser = torch.optim.SGD(nn.Linear(2, 3).parameters(), lr=0.1)
+        engine, schedule = trainer(), WarmupCosine(optimiser, 0, epochs, 5)
+        RunCheckpoints(str(tmp_path), {"lr_scheduler": schedule}, every=5, resume=resume).attach(engine)
+        engine.run([0] * 5, max_epochs=epochs)
+
+    begin(2, False)
+    sentence = (
+        r"^checkpoint_iteration=10\.pt: epochs: the checkpoint was trained with 2, now it is 3; resume with the same "
+        r"number, or start a new run in another output_dir with its model\.pt as pretrained$"
+    )
+    with pytest.raises(SettingError, match=sentence) as caught:
+        begin(3, True)
+    assert caught.value.code == "setting.schedule_changed"
+
+
 def test_another_network_is_refused_by_name(tmp_path: Path) -> None:
     run(tmp_path, nn.Linear(2, 3))
     sentence = (
-        r"'model' fits another configuration \(size mismatch for weight: .*\[3, 2\].*\[7, 2\]\); "
+        r"'model' fits another configuration \(size mismatch for weight: .*\[3, 2\].*\[7, 2\]\)\); "
         "resume with the one that wrote it"
     )
     with pytest.raises(WeightsError, match=sentence):

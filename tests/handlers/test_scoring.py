@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from monai_ext.base import SettingError
 from monai_ext.handlers import CaseScoring, scoring
 
 NAMES = {0: "background", 1: "liver (left lobe)", 2: "spleen"}
@@ -52,3 +53,9 @@ def test_metrics_bear_names_that_mlflow_takes(monkeypatch: pytest.MonkeyPatch) -
     job = engine(["a"], 1, seed=1)
     scored(job, monkeypatch)
     assert set(job.state.metrics) == {"val_mean_dice", "dice_liver _left lobe_", "dice_spleen"}
+
+
+@pytest.mark.parametrize("tolerance", [-1, "2", None, float("nan")])
+def test_a_tolerance_that_is_no_length_is_refused_before_scans_are_segmented(tolerance: Any) -> None:
+    with pytest.raises(SettingError, match=r"^tolerance_mm: .*; give mm from 0 up"):
+        CaseScoring(NAMES, tolerance_mm=tolerance)

@@ -91,6 +91,12 @@ def test_impossible_weights_are_named(weights):
         ClassBalancedDiceCE(weights)
 
 
+@pytest.mark.parametrize("weights", ["heavy", ["a", "b"], 3, {"liver": 1}])
+def test_weights_that_are_no_numbers_are_named(weights):
+    with pytest.raises(SettingError, match=r"^class_weights: "):
+        ClassBalancedDiceCE(weights)
+
+
 def test_both_terms_off_is_no_loss():
     with pytest.raises(SettingError, match="dice_weight and ce_weight"):
         ClassBalancedDiceCE(dice_weight=0, ce_weight=0)

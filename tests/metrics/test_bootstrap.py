@@ -105,6 +105,13 @@ def test_intervals_of_what_is_undefined() -> None:
         interval(np.full(3, 0.5), 0.5, 95)
 
 
+def test_intervals_are_laid_round_the_exact_value() -> None:
+    draws = np.array([0.5, *np.linspace(0.4, 0.6, 41)])  # the sketch says 0.5, all pixels 0.53
+    found = interval(draws, 0.53, 0.9)
+    assert (found.low, found.high) == (pytest.approx(0.44), pytest.approx(0.62))
+    assert interval(draws, 0.95, 0.9).high == 1.0
+
+
 def test_means_leave_out_classes_without_a_value() -> None:
     draws = [{"auroc": np.array([0.5, 0.4])}, {"auroc": np.array([np.nan, np.nan])}, {"auroc": np.array([0.7, 0.8])}]
     np.testing.assert_allclose(mean_replicates(draws, "auroc"), [0.6, 0.6])

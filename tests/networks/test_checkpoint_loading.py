@@ -4,6 +4,7 @@ from torch.testing import assert_close
 
 from monai_ext.base import SettingError, WeightsError
 from monai_ext.networks import HiEndMAE, HiEndReconstructor, HiEndSegmenter, convert, load_into, sincos_positions
+from monai_ext.networks.checkpoints import convert_file
 
 SIZES = {"image_size": (12, 10, 21), "patch_size": (4, 5, 3), "in_channels": 2, "encoder_width": 24}
 SIZES |= {"encoder_depth": 5, "encoder_heads": 3, "taps": (1, 2, 4)}
@@ -183,3 +184,20 @@ def test_networks_of_others_are_refused(random_mae):
         load_into(torch.nn.Linear(2, 2), random_mae.state_dict())
     with pytest.raises(SettingError, match="positions='guess'"):
         load_into(random_mae, random_mae.state_dict(), positions="guess")
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda state: {"a": torch.ones(3)}, r"no Hi-End-MAE patch embedding among 1 tensors \(a, \.\.\.\); give"),
+        (lambda state: {**state, "odd": torch.ones(3)}, "odd: not a tensor of Hi-End-MAE; remove it"),
+        (lambda state: {**state, "module.odd": torch.ones(3)}, ".*has no prefix 'module.' while module.odd has one"),
+    ],
+)
+def test_weights_of_another_network_name_their_file(tmp_path, random_mae, change, sentence):
+    torch.save(change(random_mae.state_dict()), tmp_path / "foreign.pt")
+    with pytest.raises(WeightsError, match=f"^foreign\\.pt: {sentence}"):
+        load_into(mae(), tmp_path / "foreign.pt")
+    with pytest.raises(WeightsError, match=f"^foreign\\.pt: {sentence}"):
+        convert_file(tmp_path / "foreign.pt", tmp_path / "out.pt", "authors")
+    assert not (tmp_path / "out.pt").exists()

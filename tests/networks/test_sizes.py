@@ -25,6 +25,11 @@ def test_ratio_that_leaves_nothing_to_do(ratio):
         HiEndMAE.tiny(mask_ratio=ratio)
 
 
+def test_ratio_that_is_no_number():
+    with pytest.raises(SettingError, match=r"mask_ratio: 'high'; give a share between 0 and 1"):
+        visible_count(8, "high")
+
+
 def test_ratio_that_leaves_no_whole_patch():
     with pytest.raises(SettingError, match=r"mask_ratio: 0.9 of 8 patches leaves 0 visible"):
         visible_count(8, 0.9)
@@ -33,6 +38,10 @@ def test_ratio_that_leaves_no_whole_patch():
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
+        ({"encoder_width": 0}, r"encoder_width: 0; give a whole number of at least 1"),
+        ({"taps": 0}, r"taps: 0 must be rising block numbers"),
+        ({"taps": "4,7,10"}, r"taps: '4,7,10' must be rising"),
+        ({"taps": [1.5, 2]}, r"taps: \[1.5, 2\] must be rising"),
         ({"image_size": (48, 50, 48)}, r"axis y has 50 voxels, not a whole number of 8-voxel patches; use 48 or 56"),
         ({"image_size": (4, 48, 48)}, r"axis x has 4 voxels.*use 8 or 8"),
         ({"image_size": (48, 48)}, r"image_size: \(48, 48\) is not a size"),

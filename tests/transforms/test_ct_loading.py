@@ -163,7 +163,7 @@ def test_references_may_stay_on_the_scans_own_grid(tmp_path):
     assert out["image"].shape[1:] != out["ref"].shape[1:]
 
 
-@pytest.mark.parametrize("spacing", [(1.5, 1.5), (1.5, 0, 1.5), (1, 1, float("nan")), (-1, 1, 1), (1, 1, 1000)])
+@pytest.mark.parametrize("spacing", [(1.5, 1.5), (1.5, 0, 1.5), (1, 1, float("nan")), (-1, 1, 1), (1, 1, 1000), 1.5])
 def test_impossible_spacing(spacing):
     with pytest.raises(SettingError, match=r"^spacing_mm: .* is not a voxel size; give three edges from 0\.01"):
         load_ct(spacing_mm=spacing)

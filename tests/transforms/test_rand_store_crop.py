@@ -167,6 +167,8 @@ def test_missing_keys(folder):
 def test_wrong_settings_are_said(folder):
     with pytest.raises(SettingError, match=r"^size: \[3, 5\] is not three positive numbers"):
         RandStoreCrop(folder, (3, 5))
+    with pytest.raises(SettingError, match=r"^size: 24 is not three positive numbers"):
+        RandStoreCrop(folder, 24)
     with pytest.raises(SettingError, match=r"^body_ratio: 6 is not from 0 to 1; the published ratio is 0.75"):
         RandStoreCrop(folder, (3, 5, 7), body_ratio=6)
     with pytest.raises(SettingError, match=r"^window_hu"):

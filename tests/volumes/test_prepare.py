@@ -365,6 +365,33 @@ def test_detached_data_are_part_of_the_source(tmp_path, store):
     assert run(tmp_path / "in", store).done == ["a"]
 
 
+def test_pipes_do_not_wait_for_ever(scans, store):
+    os.mkfifo(scans / "pipe.nii.gz")
+    (failed,) = run(scans, store).failed
+    assert failed.reason == "pipe: there is no such file or folder; check the path"
+
+
+def test_entries_that_point_outside_fail_alone(scans, store, tmp_path):
+    write_nifti(tmp_path / "secret.nii.gz", patient(8))
+    entries = [
+        {"image": name} for name in ("a.nii.gz", "../secret.nii.gz", str(tmp_path / "secret.nii.gz"), "b.nii.gz")
+    ]
+    (scans / "list.json").write_text(json.dumps({"training": [*entries, {"imag": "x/a.nii.gz"}]}))
+    summary = run(scans / "list.json", store)
+    assert summary.done == ["a", "b"]
+    assert {item.code for item in summary.failed} == {"manifest.outside_root", "manifest.path"}
+    assert [item.reason.partition(":")[0][:7] for item in summary.failed] == ["secret-", "secret-", "trainin"]
+    assert str(tmp_path) not in str(summary.failed)
+
+
+def test_label_that_cannot_be_read_is_called_so(labelled, store):
+    (labelled.parent / "a_label.nii.gz").write_bytes(b"")
+    (labelled.parent / "b_label.nii.gz").unlink()
+    first, second = run(labelled, store).failed
+    assert first.reason.startswith("labels of case a: the file cannot be used, it is empty")
+    assert second.reason == "labels of case b: there is no such file or folder; check the path"
+
+
 def test_nothing_found_is_one_sentence(tmp_path, store):
     (tmp_path / "nothing").mkdir()
     with pytest.raises(ScanError, match=r"^nothing: no scan found; give a folder with") as caught:
@@ -400,6 +427,13 @@ def test_store_that_is_none(scans, store, tmp_path):
     with pytest.raises(StoreError, match=r"^b: store format 2"):
         run(scans, store)
     assert files(store) == before  # a newer version's work is not undone
+
+
+def test_closed_folder_is_said_once_and_not_by_every_scan(scans, store, monkeypatch):
+    store.mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root, as which tests may run, may write everywhere
+    with pytest.raises(WriteError, match=r"^store: the store cannot be written \(Permission denied\); choose"):
+        run(scans, store)
 
 
 def test_folder_that_cannot_be_made(scans):

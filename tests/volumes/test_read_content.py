@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from monai_ext.base import GeometryError, LabelError, ScanError
+from monai_ext.base import GeometryError, InputError, LabelError, ScanError
 from monai_ext.volumes import Scan, read_labels, read_scan
 from monai_ext.volumes.check_values import check_hu, label_ids
 from monai_ext.volumes.checks import largest_shift_mm
@@ -183,6 +183,19 @@ def test_labels_elsewhere(tmp_path, image, labels, affine, code, sentence):
     with pytest.raises(GeometryError, match=f"^seg: .*{sentence}") as caught:
         read_labels(write(tmp_path / "seg.nii", labels, affine), like=image)
     assert caught.value.code == code
+
+
+def test_errors_of_reading_say_that_they_are_about_the_labels(tmp_path, image):
+    (tmp_path / "seg.nii").write_bytes(b"")
+    (tmp_path / "series").mkdir()
+    for name, sentence in (
+        ("seg.nii", "the file cannot"),
+        ("no.nii", "there is no such"),
+        ("series", "a DICOM series"),
+    ):
+        with pytest.raises(InputError, match=f"^labels of case_7: {sentence}") as caught:
+            read_labels(tmp_path / name, like=image, case="case_7")
+        assert caught.value.case == "case_7"
 
 
 def test_rounding_of_the_affine_is_accepted(tmp_path, image):

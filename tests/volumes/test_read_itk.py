@@ -142,6 +142,13 @@ META = {
 }
 
 
+def test_a_file_of_another_format_is_no_text(tmp_path):
+    path = tmp_path / "case_7.mha"
+    path.write_bytes(b"\x00\x01\xff\xfe = \x1b[31m\n" * 7)
+    with pytest.raises(ScanError, match=r"^case_7: the file cannot be used, its header is not text; copy or export"):
+        read_scan(path)
+
+
 @pytest.mark.parametrize("bad", META)
 def test_bad_metaimage(tmp_path, bad):
     old, new, code, sentence = META[bad]

@@ -85,7 +85,8 @@ class Comparison:
         if is_numeric(stored) and is_numeric(computed):
             expected, actual = _float64(stored), _float64(computed)
             if tolerance.of_largest:
-                tol *= max(tolerance.at_least, float(expected.abs().max()) if expected.numel() else 0.0)
+                largest = float(expected.abs().max()) if expected.numel() else 0.0
+                tol *= max(largest, tolerance.at_least)  # in this order NaN stays NaN, and never passes
             error = _largest_difference(expected, actual)
         else:
             error = 0.0 if type(stored) is type(computed) and stored == computed else None

@@ -1,0 +1,74 @@
+"""What a process knows of the others that ``torchrun`` started with it."""
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from monai_ext.base import SettingError, bare, gather, join_ranks, lost_a_rank, rank, tell_torchrun, world
+
+
+def test_a_process_alone_is_the_first_and_only_one() -> None:
+    assert (rank(), world(), gather("mine")) == (0, 1, ["mine"])
+
+
+def test_joining_without_torchrun_says_how_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(SettingError, match=r"no RANK; start it with 'torchrun --standalone --nproc_per_node N"):
+        join_ranks("gloo", SimpleNamespace(type="cpu"))  # type: ignore[arg-type]
+
+
+def test_the_reason_of_a_failure_is_left_where_torchrun_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
+
+    file = tmp_path / "error.json"
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(file))
+    tell_torchrun("ct_007: is torn; copy it again")
+    failure = ProcessFailure(local_rank=1, pid=7, exitcode=2, error_file=str(file))
+    assert failure.message["message"] == "ct_007: is torn; copy it again"  # type: ignore[index]
+    assert json.loads(file.read_text())["message"]["extraInfo"]["timestamp"] == str(failure.timestamp)
+
+
+def test_without_torchrun_no_reason_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TORCHELASTIC_ERROR_FILE", raising=False)
+    tell_torchrun("nobody reads this")
+
+
+class Broken(RuntimeError):
+    """Stands for torch's error of a broken NCCL group."""
+
+
+def joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    group: Any = SimpleNamespace(is_available=lambda: True, is_initialized=lambda: True, DistBackendError=Broken)
+    monkeypatch.setitem(sys.modules, "torch.distributed", group)
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (RuntimeError("[pair.cc:561] Connection closed by peer [127.0.0.1]:56477"), True),
+        (RuntimeError("Read error: Connection reset by peer"), True),
+        (Broken("NCCL communicator was aborted"), True),
+        (FloatingPointError("iteration 3: the loss is nan"), False),
+    ],
+)
+def test_an_error_that_another_ranks_end_caused_is_told_apart(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, lost: bool
+) -> None:
+    wrapped = RuntimeError("Failed to evaluate ConfigExpression")
+    wrapped.__cause__ = error
+    assert not lost_a_rank(wrapped)  # alone, nobody can be lost
+    joined(monkeypatch)
+    assert lost_a_rank(wrapped) == lost
+
+
+def test_what_no_wrapper_holds_stays_as_it_is() -> None:
+    torch = pytest.importorskip("torch")
+    network = torch.nn.Linear(2, 3)
+    assert bare(network) is network
+    assert bare("a plan") == "a plan"

@@ -1,0 +1,45 @@
+"""The scans of a folder: their names, what is left out, and that it is said."""
+
+import logging
+import shutil
+from pathlib import Path
+
+import pytest
+
+from monai_ext.base import ScanError
+from monai_ext.volumes import find_scans
+
+
+def touch(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+
+
+def test_label_like_names_are_left_out_aloud(tmp_path, caplog):
+    folder = tmp_path / "Doe^Jane"
+    touch(folder / "ct.nii.gz", folder / "ct_seg.nii.gz", folder / "labels" / "b.nii.gz")
+    with caplog.at_level(logging.WARNING, "monai_ext"):
+        assert [scan.case for scan in find_scans(folder)] == ["ct"]
+    (message,) = caplog.messages
+    assert message.startswith("left out, for named like labels: ct_seg.nii.gz, b.nii.gz; give such a file by itself")
+    assert "Doe" not in message
+    assert [scan.case for scan in find_scans(folder / "ct_seg.nii.gz")] == ["ct_seg"]
+
+
+def test_a_folder_of_label_like_names_says_so(tmp_path):
+    touch(tmp_path / "out" / "a_seg.nii.gz")
+    with pytest.raises(ScanError, match=r"^out: the folder holds no scan \(a_seg\.nii\.gz: named like labels\); give"):
+        find_scans(tmp_path / "out")
+
+
+def test_names_stay_when_the_folder_moves_and_however_it_is_named(tmp_path, monkeypatch):
+    touch(tmp_path / "here" / "x" / "a.nii", tmp_path / "here" / "y" / "a.nii", tmp_path / "here" / "Größe 1.nii")
+    names = [scan.case for scan in find_scans(tmp_path / "here")]
+    assert len(set(names)) == 3
+    monkeypatch.chdir(tmp_path / "here")
+    assert [scan.case for scan in find_scans(".")] == names
+    monkeypatch.chdir(tmp_path)
+    assert [scan.case for scan in find_scans("here")] == names
+    shutil.move(tmp_path / "here", tmp_path / "there")
+    assert [scan.case for scan in find_scans("there")] == names
