@@ -31,7 +31,7 @@ class GuardedStep(EvaluationStep):
             self._note(case, str(batch["failure"][0]))
             return {}
         try:
-            with plain_errors():
+            with plain_errors(case):
                 output = self.evaluate(engine, batch)
         except InputError as error:
             self._note(case, str(error))

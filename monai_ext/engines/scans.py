@@ -4,26 +4,47 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from monai.data import CacheDataset
 from torch.utils.data import Dataset
 
-from monai_ext.base import InputError, ManifestError, rank
+from monai_ext.base import InputError, ManifestError, ScanError, rank
 
 
 @contextmanager
-def plain_errors() -> Iterator[None]:
-    """Let the sentence of an `InputError` through, without MONAI's wrapping of errors in transforms."""
+def plain_errors(case: str | None = None) -> Iterator[None]:
+    """Let the sentence of an `InputError` through, without MONAI's wrapping of errors in transforms.
+
+    Args:
+        case: the one scan that is under way, if there is one; then it is also told when it is too large for
+            the memory, which ends no more than this scan.
+    """
     try:
         yield
     except InputError:
         raise
-    except RuntimeError as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, InputError):
-            cause = cause.__cause__
-        if cause is None:
+    except (RuntimeError, MemoryError) as error:
+        chain = _causes(error)
+        ours = next((cause for cause in chain if isinstance(cause, InputError)), None)
+        if ours is not None:
+            raise ours from None
+        if case is None or not any(map(_of_memory, chain)):
             raise
-        raise cause from None
+        raise ScanError(
+            f"{case}: too large for the memory; crop it, or resample it to larger voxels", code="scan.memory", case=case
+        ) from error
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    chain = [error]
+    while chain[-1].__cause__ is not None:
+        chain.append(chain[-1].__cause__)
+    return chain
+
+
+def _of_memory(error: BaseException) -> bool:
+    # The computer's memory, torch's on a card, and torch's on the computer, which has no type of its own.
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def some(sentences: Sequence[str], most: int = 10) -> str:
@@ -113,7 +134,7 @@ class GuardedScans(Dataset[dict[str, Any]]):
         if "problem" in item:
             return {"case": item["case"], "failure": item["problem"]}
         try:
-            with plain_errors():
+            with plain_errors(item["case"]):
                 return self.transform(item)
         except InputError as error:
             return {"case": item["case"], "failure": str(error)}

@@ -33,6 +33,8 @@ def check_file(path: Path) -> None:
             f"{path.name}: no such file of weights; check the path, or train or convert weights first",
             code="weights.no_file",
         )
+    if not os.access(path, os.R_OK):
+        raise WeightsError(f"{path.name}: you may not read it; change its permissions", code="weights.closed")
     if path.stat().st_size == 0:
         raise WeightsError(f"{path.name}: empty (0 bytes); copy or download it again", code="weights.empty")
 

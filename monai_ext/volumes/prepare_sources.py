@@ -115,7 +115,12 @@ def _own_root(source: Path) -> Path:
 
 
 def _visible_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    except OSError as error:
+        raise ScanError(
+            f"{folder.name}: the folder cannot be listed ({error.strerror}); make it readable", code="scan.closed"
+        ) from None
 
 
 def _from_datalist(path: Path, root: Path | None, sections: Sequence[str] | None) -> Found:

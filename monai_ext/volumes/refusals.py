@@ -1,5 +1,7 @@
 """How the readers refuse a scan: the case, what is wrong with it, and the way out, in one sentence."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 from monai_ext.base import GeometryError, ScanError
@@ -13,6 +15,16 @@ def refuse(case: str, what: str, way_out: str, code: str) -> NoReturn:
 def refuse_geometry(case: str, what: str, way_out: str, code: str) -> NoReturn:
     """Raise a ``GeometryError``, without its cause for the same reason."""
     raise GeometryError(f"{case}: {what}; {way_out}", code=code, case=case) from None
+
+
+@contextmanager
+def refusing_closed_files(case: str) -> Iterator[None]:
+    """Refuse a scan whose file the system does not let us read, or can not; its message would show the path."""
+    try:
+        yield
+    except OSError as error:
+        what = f"it cannot be read ({error.strerror or 'system error'})"
+        refuse(case, what, "check its permissions and the disk", "scan.unreadable")
 
 
 def refuse_damaged(case: str, what: str) -> NoReturn:

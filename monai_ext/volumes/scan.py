@@ -15,7 +15,7 @@ from monai_ext.volumes.checks import check_same_grid, spacing_of
 from monai_ext.volumes.read_dicom import read_dicom
 from monai_ext.volumes.read_itk import ITK_ENDINGS, read_itk
 from monai_ext.volumes.read_nifti import NIFTI_ENDINGS, read_nifti
-from monai_ext.volumes.refusals import refuse
+from monai_ext.volumes.refusals import refuse, refusing_closed_files
 
 Kind = Literal["nifti", "itk", "dicom"]
 
@@ -55,14 +55,15 @@ def read_scan(path: str | os.PathLike[str], *, assume_hu: bool = False, case: st
         case: the id for messages and outputs; the base name by default.
 
     Raises:
-        ScanError: missing, damaged, not a 3D scalar volume, not finite, constant, or not in HU.
+        ScanError: missing, closed, damaged, not a 3D scalar volume, not finite, constant, or not in HU.
         GeometryError: spacing, orientation or slice positions are absent, impossible or contradictory.
     """
     path, case, kind = _place(path, case)
-    if kind == "dicom":
-        voxels, affine = read_dicom(path, case, assume_hu=assume_hu)
-    else:
-        voxels, affine = (read_nifti if kind == "nifti" else read_itk)(path, case)
+    with refusing_closed_files(case):
+        if kind == "dicom":
+            voxels, affine = read_dicom(path, case, assume_hu=assume_hu)
+        else:
+            voxels, affine = (read_nifti if kind == "nifti" else read_itk)(path, case)
     voxels = check_hu(voxels, case, assume_hu=assume_hu)
     return Scan(voxels, affine, case, Path(path.name), kind)
 
@@ -100,7 +101,8 @@ def read_labels(
                 f"{told}: a DICOM series holds no label ids; give the labels as NIfTI, NRRD or MetaImage",
                 code="label.dicom",
             )
-        voxels, affine = (read_nifti if kind == "nifti" else read_itk)(path, told)
+        with refusing_closed_files(told):
+            voxels, affine = (read_nifti if kind == "nifti" else read_itk)(path, told)
     except InputError as error:
         error.case = case or told or case_id(path)
         raise

@@ -52,12 +52,18 @@ class VolumeStore:
     @cached_property
     def ids(self) -> list[str]:
         """Names of the volumes, sorted."""
-        with os.scandir(self.folder) as entries:
-            return sorted(
-                entry.name.removesuffix(".json")
-                for entry in entries
-                if entry.name.endswith(".json") and not entry.name.startswith(".")
-            )
+        try:
+            with os.scandir(self.folder) as entries:
+                return sorted(
+                    entry.name.removesuffix(".json")
+                    for entry in entries
+                    if entry.name.endswith(".json") and not entry.name.startswith(".")
+                )
+        except OSError as error:
+            raise StoreError(
+                f"{self.folder.name}: the store cannot be listed ({error.strerror}); make it readable",
+                code="store.closed",
+            ) from error
 
     def __len__(self) -> int:
         return len(self.ids)

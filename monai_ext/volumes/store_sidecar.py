@@ -47,6 +47,12 @@ def read_record(path: Path) -> StoreRecord:
             code="store.missing",
             case=name,
         ) from None
+    except OSError as error:
+        raise StoreError(
+            f"{name}: its sidecar cannot be read ({error.strerror}); make {name}.json readable",
+            code="store.closed",
+            case=name,
+        ) from None
     except (ValueError, RecursionError):
         raise _torn(name) from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:

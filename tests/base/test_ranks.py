@@ -39,12 +39,12 @@ def test_without_torchrun_no_reason_is_left(monkeypatch: pytest.MonkeyPatch) -> 
     tell_torchrun("nobody reads this")
 
 
-class Broken(RuntimeError):
+class BrokenError(RuntimeError):
     """Stands for torch's error of a broken NCCL group."""
 
 
 def joined(monkeypatch: pytest.MonkeyPatch) -> None:
-    group: Any = SimpleNamespace(is_available=lambda: True, is_initialized=lambda: True, DistBackendError=Broken)
+    group: Any = SimpleNamespace(is_available=lambda: True, is_initialized=lambda: True, DistBackendError=BrokenError)
     monkeypatch.setitem(sys.modules, "torch.distributed", group)
 
 
@@ -53,7 +53,7 @@ def joined(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (RuntimeError("[pair.cc:561] Connection closed by peer [127.0.0.1]:56477"), True),
         (RuntimeError("Read error: Connection reset by peer"), True),
-        (Broken("NCCL communicator was aborted"), True),
+        (BrokenError("NCCL communicator was aborted"), True),
         (FloatingPointError("iteration 3: the loss is nan"), False),
     ],
 )

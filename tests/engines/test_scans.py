@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from monai.transforms import Compose, Lambda
 
 from monai_ext.base import InputError, ManifestError, ScanError
@@ -67,3 +68,29 @@ def test_inference_passes_bad_scans_by_and_tells_each(caplog: pytest.LogCaptureF
     assert len(caplog.messages) == 13
     with pytest.raises(InputError, match=r"^13 of 14 scans failed: outside: .*; torn 8: .*; and 3 more$"):
         step.finish()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9e12 bytes."),
+    ],
+)
+def test_a_scan_too_large_for_the_memory_costs_that_scan_alone(error: Exception) -> None:
+    def grow(*_: Any) -> Any:
+        raise error
+
+    (item,) = GuardedScans(items("huge"), Compose([Lambda(grow)]))
+    sentence = "huge: too large for the memory; crop it, or resample it to larger voxels"
+    assert item == {"case": "huge", "failure": sentence}
+    step = GuardedStep()
+    step.evaluate = grow  # type: ignore[method-assign]
+    assert step(SimpleNamespace(), {"case": ["huge"]}) == {}
+    assert step.failures == {"huge": sentence}
+
+
+def test_mistakes_of_the_program_are_not_called_a_bad_scan() -> None:
+    with pytest.raises(RuntimeError, match="applying transform"):
+        GuardedScans(items("a"), Compose([Lambda(lambda item: item["none"])]))[0]

@@ -185,6 +185,22 @@ def test_labels_elsewhere(tmp_path, image, labels, affine, code, sentence):
     assert caught.value.code == code
 
 
+@pytest.mark.parametrize("name", ["ct.nii", "ct.nii.gz", "ct.mha", "ct.nrrd"])
+def test_files_that_may_not_be_read_are_refused_without_their_path(tmp_path, monkeypatch, name):
+    (tmp_path / name).write_bytes(b"x")
+
+    def refuse(path: Path, *_: object) -> object:  # root, as which tests may run, may read everything
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    sentence = r"^{}: it cannot be read \(Permission denied\); check its permissions and the disk$"
+    with pytest.raises(ScanError, match=sentence.format("ct")) as caught:
+        read_scan(tmp_path / name)
+    assert caught.value.code == "scan.unreadable"
+    with pytest.raises(ScanError, match=sentence.format("labels of case_7")):
+        read_labels(tmp_path / name, case="case_7")
+
+
 def test_errors_of_reading_say_that_they_are_about_the_labels(tmp_path, image):
     (tmp_path / "seg.nii").write_bytes(b"")
     (tmp_path / "series").mkdir()
