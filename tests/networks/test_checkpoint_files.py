@@ -110,6 +110,13 @@ def test_missing_empty_and_folder(tmp_path):
         open_checkpoint(tmp_path)
 
 
+def test_weights_that_may_not_be_read(tmp_path, state, monkeypatch):
+    torch.save(state, tmp_path / "model.pt")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root, as which tests may run, may read everything
+    with pytest.raises(WeightsError, match=r"^model\.pt: you may not read it; change its permissions"):
+        open_checkpoint(tmp_path / "model.pt")
+
+
 @pytest.mark.parametrize("legacy", [False, True])
 def test_code_never_runs(tmp_path, state, capsys, legacy):
     path = tmp_path / "bomb.pt"
