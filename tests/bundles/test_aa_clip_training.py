@@ -283,7 +283,7 @@ def ranks(adaptation: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) 
     command += ["-m", "monai.bundle", "run", "--config_file", str([*names, "settings.json"])]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
     environment["CUDA_VISIBLE_DEVICES"] = ""
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=280)
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, encoding="utf-8", timeout=280)
     assert done.returncode == 0, done.stderr
     return folder
 

@@ -37,7 +37,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 def run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-W", "ignore", "-m", "monai_ext", "localize", *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=cwd)
+    return subprocess.run(command, capture_output=True, encoding="utf-8", timeout=300, cwd=cwd)
 
 
 def test_a_picture_and_where_its_results_are(model: list[str], tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def test_what_a_user_can_mend_ends_in_one_sentence_and_exit_code_2(tmp_path: Pat
     path = tmp_path / "config.json"
     path.write_text(json.dumps(CONFIG))
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(path)]
-    found = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    found = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=300, cwd=tmp_path)
     assert found.returncode == 2
     last = found.stderr.splitlines()[-1]
     assert last == "error: window_hu: [5, 3] is not a window; give [low, high] in HU, for example [-175, 250]"

@@ -38,7 +38,7 @@ def goldens(shared_goldens: Path) -> Path:
 def run_over_all(goldens: Path) -> tuple[int, Lines]:
     """The exit status and the lines of the command itself, over the whole folder."""
     command = [sys.executable, Path(__file__).with_name("check.py"), goldens]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
     return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
 
 

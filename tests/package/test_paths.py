@@ -49,7 +49,7 @@ def test_a_wheel_holds_bundles_manifests_and_templates(tmp_path: Path) -> None:
         env={"PYTHONPATH": str(tmp_path / "installed")},
         check=True,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
     ).stdout.strip()
     assert Path(found) == tmp_path / "installed" / "monai_ext" / "bundles" / "hi_end_mae_ct_pretrain"
     for part in ("configs/train.json", "configs/logging.conf", "docs/README.md", "LICENSE", "large_files.yml"):

@@ -6,5 +6,5 @@ import sys
 
 def test_volumes_load_without_torch() -> None:
     code = "import monai_ext.volumes, sys; print([name for name in ('torch', 'monai') if name in sys.modules])"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
     assert found.stdout.strip() == "[]"
