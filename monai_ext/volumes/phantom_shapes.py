@@ -122,10 +122,13 @@ def ellipsoid(region: Region, centre: Point, radii: Point, turn: Point = (0.0, 0
 
 
 def capsule(region: Region, start: Point, end: Point, start_mm: float, end_mm: float) -> Array:
-    """Distance to a tube from ``start`` to ``end`` with round ends, whose radius changes linearly."""
+    """Distance to a tube from ``start`` to ``end`` with round ends, whose radius changes linearly.
+
+    Where both ends are one place it is a ball of ``start_mm``.
+    """
     along = np.subtract(end, start)
     dx, dy, dz = region.x - start[0], region.y - start[1], region.z - start[2]
-    length = float(along @ along)
+    length = float(along @ along) or 1.0
     t = np.clip((dx * float(along[0]) + dy * float(along[1]) + dz * float(along[2])) / length, 0, 1)
     gap = (dx - t * float(along[0])) ** 2 + (dy - t * float(along[1])) ** 2 + (dz - t * float(along[2])) ** 2
     return np.sqrt(gap) - (start_mm + t * (end_mm - start_mm))

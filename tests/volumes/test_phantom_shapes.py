@@ -46,6 +46,12 @@ def test_capsule_is_the_distance_to_its_axis() -> None:
     assert found == pytest.approx(naive, abs=2e-3)  # the naive axis has steps of 0.002 mm
 
 
+def test_capsule_without_length_is_a_ball() -> None:
+    place = (1.0, -2.0, 3.0)
+    points = at_points((4.0, 2.0, 3.0), (1.0, -2.0, 3.0), (1.0, -2.0, 13.0))
+    assert capsule(points, place, place, 2.0, 7.0).ravel() == pytest.approx([3.0, -2.0, 8.0])
+
+
 def test_blend_adds_only_in_the_fillet() -> None:
     first = np.array([5.0, -1.0, 0.5], np.float32)
     second = np.array([50.0, -30.0, 0.5], np.float32)
