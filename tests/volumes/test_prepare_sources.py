@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -91,14 +92,17 @@ def test_links_out_of_the_root_are_refused_and_others_go_on(tmp_path):
 def test_folder_that_cannot_be_listed_is_said(tmp_path, monkeypatch):
     touch(tmp_path / "a.nii")
     touch(tmp_path / "closed" / "b.nii")
-    scandir = os.scandir
 
-    def refuse(path: str) -> object:  # root, as which tests may run, is let in everywhere
-        if str(path).endswith("closed"):
-            raise PermissionError(13, "Permission denied", str(path))
-        return scandir(path)
+    def refusing(list_folder: Callable[[str], object]) -> Callable[[str], object]:
+        def refuse(path: str) -> object:  # root, as which tests may run, is let in everywhere
+            if str(path).endswith("closed"):
+                raise PermissionError(13, "Permission denied", str(path))
+            return list_folder(path)
 
-    monkeypatch.setattr(os, "scandir", refuse)
+        return refuse
+
+    for name in ("scandir", "listdir"):
+        monkeypatch.setattr(os, name, refusing(getattr(os, name)))
     items = {item.relative: str(item.problem) for item in find_sources(tmp_path).sources}
     assert items["a.nii"] == "None"
     assert items["closed"].startswith("closed: the folder cannot be listed (Permission denied); make it readable")
