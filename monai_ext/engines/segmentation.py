@@ -43,9 +43,11 @@ def labelled_items(datalist: str, root: str | None, section: str | Sequence[str]
 
     Raises:
         ManifestError: the list is malformed, or none of the sections exists.
-        SettingError: the section is empty.
+        SettingError: the section is empty, or none is named.
     """
     wanted = [section] if isinstance(section, str) else list(section)
+    if not wanted:
+        raise SettingError("section: none is named; name one, such as validation", code="setting.section")
     content = load_datalist(Path(datalist))
     chosen = next((name for name in wanted if isinstance(content.get(name), list)), wanted[0])
     items: list[dict[str, Any]] = []
