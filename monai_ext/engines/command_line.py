@@ -3,7 +3,7 @@
 import sys
 from types import TracebackType
 
-from monai_ext.base import InputError, lost_a_rank, tell_torchrun
+from monai_ext.base import InputError, lost_a_rank, print_any_name, tell_torchrun
 
 
 def end_in_a_sentence() -> None:
@@ -17,6 +17,7 @@ def end_in_a_sentence() -> None:
     main = getattr(sys.modules.get("__main__"), "__spec__", None)
     if main is not None and main.name == "monai.bundle.__main__":
         sys.excepthook = _tell
+        print_any_name()
 
 
 def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
