@@ -15,6 +15,7 @@ from monai_ext.base.files import case_id, check_output, inside, replacing, save_
 from monai_ext.base.randomness import derive_seed
 from monai_ext.base.ranks import bare, gather, join_ranks, lost_a_rank, rank, tell_torchrun, world
 from monai_ext.base.settings import as_numbers, is_number
+from monai_ext.base.streams import print_any_name
 from monai_ext.base.window_presets import WINDOWS, find_window
 from monai_ext.base.windows import check_window, window_hu
 
@@ -41,6 +42,7 @@ __all__ = [
     "is_number",
     "join_ranks",
     "lost_a_rank",
+    "print_any_name",
     "rank",
     "replacing",
     "save_torch",

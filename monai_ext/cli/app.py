@@ -5,7 +5,7 @@ import sys
 import typer
 from rich.console import Console
 
-from monai_ext.base import InputError
+from monai_ext.base import InputError, print_any_name
 from monai_ext.cli.bundle import bundle_path, config_path
 from monai_ext.cli.checkpoint import checkpoint
 from monai_ext.cli.demo import demo
@@ -33,6 +33,7 @@ app.command("config-path")(config_path)
 
 def main() -> None:
     """Run the verb of the command line; what the user can mend ends in one sentence and exit code 2."""
+    print_any_name()
     try:
         app()
     except InputError as error:

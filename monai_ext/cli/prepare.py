@@ -48,7 +48,7 @@ def prepare(
 
     Example: python -m monai_ext prepare dataset.json store --section training --spacing 1.5 1.5 2.0
 
-    Exit code: 0 all in the store, 1 some failed, 2 nothing found or a wrong setting.
+    Exit code: 0 all in the store, 1 some failed, 2 nothing found or a wrong setting, 130 interrupted.
     """
     from rich.console import Console
 
@@ -69,5 +69,8 @@ def prepare(
     except InputError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error
+    except KeyboardInterrupt as error:
+        typer.echo("\ninterrupted: what is in the store is whole; give the same command again to go on", err=True)
+        raise typer.Exit(130) from error
     Console().print(summary.table())
     raise typer.Exit(summary.exit_code)

@@ -34,6 +34,7 @@ from monai_ext.engines.optimisers import adamw_groups, make_adamw
 from monai_ext.engines.pictures import PromptedBatch, source_pictures, split_items, usable_pictures
 from monai_ext.engines.precision import choose_precision
 from monai_ext.engines.pretraining import ReconstructionLoss, prepare_pairs, prepare_volumes, store_items
+from monai_ext.engines.run_checks import check_counts, check_device, check_paths
 from monai_ext.engines.scans import GuardedScans, LoadedScans
 from monai_ext.engines.schedules import EpochWarmupCosine, WarmupCosine
 from monai_ext.engines.segmentation import class_names, ids_by_class, labelled_items, scan_items, with_pretrained
@@ -61,6 +62,9 @@ __all__ = [
     "adamw_groups",
     "build_clip",
     "calibration_settings",
+    "check_counts",
+    "check_device",
+    "check_paths",
     "choose_precision",
     "class_names",
     "class_prompts",

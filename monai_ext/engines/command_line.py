@@ -1,9 +1,11 @@
 """How ``python -m monai.bundle`` ends when the user gave something that cannot be used."""
 
+import _thread
 import sys
+import threading
 from types import TracebackType
 
-from monai_ext.base import InputError, lost_a_rank, tell_torchrun
+from monai_ext.base import InputError, lost_a_rank, print_any_name, tell_torchrun
 
 
 def end_in_a_sentence() -> None:
@@ -11,12 +13,14 @@ def end_in_a_sentence() -> None:
 
     MONAI wraps what goes wrong in a configuration, so that the sentence stands in the middle of a hundred
     lines. Any other error keeps its traceback, and its first cause is told once more at the end; an
-    interruption says how to go on (exit code 130).
+    interruption says how to go on (exit code 130), also one that falls into the clearing up of a loader.
     Programs that run a bundle from Python are left alone: they catch the error themselves.
     """
     main = getattr(sys.modules.get("__main__"), "__spec__", None)
     if main is not None and main.name == "monai.bundle.__main__":
         sys.excepthook = _tell
+        sys.unraisablehook = _pass_interruptions_on
+        print_any_name()
 
 
 def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -40,6 +44,17 @@ def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType 
         first = first.__cause__
     if first is not error:  # what came first stands far above
         print(f"\nIt began with {type(first).__name__}: {first}", file=sys.__stderr__)
+
+
+def _pass_interruptions_on(unraisable: "sys.UnraisableHookArgs") -> None:
+    # Python drops what is raised in __del__, where torch's loaders wait for their workers at the end of each
+    # epoch: Ctrl-C then was lost. Once more, a moment later, it reaches the run itself.
+    if unraisable.exc_type is not None and issubclass(unraisable.exc_type, KeyboardInterrupt):
+        again = threading.Timer(0.2, _thread.interrupt_main)
+        again.daemon = True
+        again.start()
+    else:
+        sys.__unraisablehook__(unraisable)
 
 
 def _sentence(error: BaseException) -> str:

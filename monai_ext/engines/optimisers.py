@@ -6,7 +6,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 from torch import nn
 from torch.optim import AdamW
 
-from monai_ext.base import SettingError
+from monai_ext.base import SettingError, is_number
 
 # Parts of names, ours and the authors': tokens, positions and layer scales, whatever their dimensions.
 _NEVER_DECAYED = ("cls_token", "class_token", "mask_token", "pos_embed", "position", "gamma")
@@ -45,9 +45,9 @@ def adamw_groups(
     Raises:
         SettingError: the decay is negative, or no parameter is trainable.
     """
-    if not weight_decay >= 0:
+    if not is_number(weight_decay, 0):
         raise SettingError(
-            f"weight_decay: {weight_decay} is not a number from 0 up; the published value is 0.05",
+            f"weight_decay: {weight_decay!r} is not a number from 0 up; the published value is 0.05",
             code="setting.weight_decay",
         )
     groups: dict[tuple[bool, float], list[tuple[str, nn.Parameter]]] = {}
@@ -99,10 +99,11 @@ def make_adamw(
     Raises:
         SettingError: a number is out of range, or the network has no layers to tell apart.
     """
-    if not (lr > 0 and encoder_lr_scale > 0 and (layer_decay is None or 0 < layer_decay <= 1)):
+    rates = [lr, encoder_lr_scale, *([] if layer_decay is None else [layer_decay])]
+    if not all(is_number(rate, 0) and rate > 0 for rate in rates) or (layer_decay or 0) > 1:
         raise SettingError(
-            f"optimiser: lr {lr} and encoder_lr_scale {encoder_lr_scale} must be above 0, layer_decay "
-            f"{layer_decay} in (0, 1]; use freeze_encoder to stop the encoder",
+            f"optimiser: lr {lr!r} and encoder_lr_scale {encoder_lr_scale!r} must be above 0, layer_decay "
+            f"{layer_decay!r} in (0, 1]; use freeze_encoder to stop the encoder",
             code="setting.lr",
         )
     lr_scale = None

@@ -10,6 +10,18 @@ from monai_ext.base import SettingError
 CHOICES = ("auto", "fp32", "bf16", "fp16")
 
 
+def check_precision(wish: str) -> None:
+    """Refuse a word that names no precision.
+
+    Raises:
+        SettingError: naming the word and those that are known.
+    """
+    if wish not in CHOICES:
+        raise SettingError(
+            f"precision: {wish!r} is unknown; choose one of {', '.join(CHOICES)}", code="setting.precision"
+        )
+
+
 def choose_precision(wish: str, device: torch.device) -> torch.dtype:
     """Return the dtype of autocast: bfloat16 where a CUDA card has it, else float16; float32 on a CPU.
 
@@ -19,10 +31,7 @@ def choose_precision(wish: str, device: torch.device) -> torch.dtype:
     Raises:
         SettingError: an unknown word, or ``"fp16"`` on a CPU, where float16 training is not supported.
     """
-    if wish not in CHOICES:
-        raise SettingError(
-            f"precision: {wish!r} is unknown; choose one of {', '.join(CHOICES)}", code="setting.precision"
-        )
+    check_precision(wish)
     cuda = device.type == "cuda"
     if wish == "fp16" and not cuda:
         raise SettingError(

@@ -43,9 +43,11 @@ def labelled_items(datalist: str, root: str | None, section: str | Sequence[str]
 
     Raises:
         ManifestError: the list is malformed, or none of the sections exists.
-        SettingError: the section is empty.
+        SettingError: the section is empty, or none is named.
     """
     wanted = [section] if isinstance(section, str) else list(section)
+    if not wanted:
+        raise SettingError("section: none is named; name one, such as validation", code="setting.section")
     content = load_datalist(Path(datalist))
     chosen = next((name for name in wanted if isinstance(content.get(name), list)), wanted[0])
     items: list[dict[str, Any]] = []
@@ -63,17 +65,21 @@ def labelled_items(datalist: str, root: str | None, section: str | Sequence[str]
     return items
 
 
-def scan_items(source: str) -> list[dict[str, Any]]:
+def scan_items(source: str, avoid: str | None = None) -> list[dict[str, Any]]:
     """List the scans of a file, a DICOM series folder or a folder of either as ``[{"image", "case"}, ...]``.
 
     A scan that must not be read is ``{"case", "problem"}``.
+
+    Args:
+        source: where the scans are.
+        avoid: a folder in it to pass over, that of the results.
 
     Raises:
         ScanError: nothing there, or nothing readable among it.
     """
     return [
         {"case": scan.case, **({"problem": scan.problem} if scan.problem else {"image": str(scan.image)})}
-        for scan in find_scans(source)
+        for scan in find_scans(source, avoid)
     ]
 
 

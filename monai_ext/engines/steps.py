@@ -10,8 +10,8 @@ from monai.data import MetaTensor
 from monai.engines.utils import IterationEvents
 from torch import nn
 
-from monai_ext.base import SettingError, bare, derive_seed, rank
-from monai_ext.engines.precision import autocast, choose_precision
+from monai_ext.base import SettingError, bare, derive_seed, is_number, rank
+from monai_ext.engines.precision import autocast, check_precision, choose_precision
 
 
 class TrainingStep:
@@ -29,7 +29,7 @@ class TrainingStep:
         schedule: learning-rate schedule stepped once per iteration, or ``None``.
 
     Raises:
-        SettingError: ``accumulate`` below 1 or ``clip_norm`` not positive.
+        SettingError: ``accumulate`` below 1, ``clip_norm`` not positive, or an unknown precision.
         FloatingPointError: the loss is not finite, or, outside float16, the gradient norm when clipping.
     """
 
@@ -41,12 +41,13 @@ class TrainingStep:
         clip_norm: float | None = None,
         schedule: Any | None = None,
     ) -> None:
-        if accumulate < 1 or (clip_norm is not None and not clip_norm > 0):
+        if not is_number(accumulate, 1) or (clip_norm is not None and not (is_number(clip_norm) and clip_norm > 0)):
             raise SettingError(
                 f"accumulate is {accumulate} and clip_norm is {clip_norm}; "
                 "both must be positive (clip_norm may be null for no clipping)",
                 code="setting.step",
             )
+        check_precision(precision)
         self.seed, self.precision = seed, precision
         self.accumulate, self.clip_norm, self.schedule = accumulate, clip_norm, schedule
         # Made here and switched on at the first step, so that a checkpoint can restore it before.
@@ -147,6 +148,7 @@ class EvaluationStep:
     def __init__(
         self, precision: str = "auto", loss: Callable[[Any, Any], torch.Tensor] | None = None, seed: int = 0
     ) -> None:
+        check_precision(precision)  # here, for during the run each scan would be refused for it
         self.precision, self.loss, self.seed = precision, loss, seed
 
     def __call__(self, engine: Any, batch: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from monai.inferers import SlidingWindowInferer
 
-from monai_ext.base import SettingError, is_number
+from monai_ext.base import SettingError, as_numbers, is_number
 
 
 class MirroredSlidingWindow(SlidingWindowInferer):
@@ -33,9 +33,10 @@ class MirroredSlidingWindow(SlidingWindowInferer):
         mirror_axes: Sequence[int] = (),
         **window: Any,
     ) -> None:
-        if len(set(mirror_axes)) != len(mirror_axes) or not set(mirror_axes) <= {0, 1, 2}:
+        axes = list(mirror_axes) if isinstance(mirror_axes, list | tuple) else None
+        if axes is None or any(axis not in (0, 1, 2) or axes.count(axis) > 1 for axis in axes):
             raise SettingError(
-                f"mirror_axes: {list(mirror_axes)} is not a set of spatial axes; choose among 0 (x), 1 (y), 2 (z)",
+                f"mirror_axes: {mirror_axes!r} is not a set of spatial axes; choose among 0 (x), 1 (y), 2 (z)",
                 code="setting.mirror",
             )
         if not is_number(overlap, 0) or overlap >= 1:
@@ -45,6 +46,12 @@ class MirroredSlidingWindow(SlidingWindowInferer):
         if not isinstance(sw_batch_size, int) or sw_batch_size < 1:
             raise SettingError(
                 f"sw_batch_size: {sw_batch_size!r}; give a whole number of at least 1", code="setting.count"
+            )
+        if as_numbers(roi_size, 3) is None:
+            raise SettingError(
+                f"image_size: {roi_size!r} is not a window in voxels; give three whole numbers, for example "
+                "[96, 96, 96]",
+                code="setting.size",
             )
         super().__init__(tuple(roi_size), sw_batch_size, overlap, mode=window.pop("mode", "gaussian"), **window)
         self.mirror_axes = tuple(mirror_axes)

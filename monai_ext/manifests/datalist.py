@@ -116,7 +116,8 @@ def _cases(items: Sequence[tuple[object, str]]) -> dict[str, str]:
     images = {place: _record(item).get("image") for item, place in items}
     plain = {
         place: str(
-            _record(item).get("id") or (case_id(image) if isinstance(image := images[place], str) and image else place)
+            _record(item).get("id")
+            or (case_id(image.replace("\0", "")) if isinstance(image := images[place], str) and image else place)
         )
         for item, place in items
     }
@@ -138,6 +139,8 @@ def _inside(record: Mapping[str, Any], key: str, case: str, root: Path) -> Path:
     value = record.get(key)
     if not isinstance(value, str) or not value or "\0" in value:
         has = f"its {key} as {type(value).__name__}" if value else f"no {key} (its keys: {_listed(record)})"
+        if isinstance(value, str) and value:
+            has = f"its {key} with a zero byte"
         raise ManifestError(
             f"{case}: the datalist gives {has}; give the path of one {key} as text", code="manifest.path", case=case
         )

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from monai_ext.base import WeightsError
+from monai_ext.base import WeightsError, WriteError
 from monai_ext.networks.checkpoint_account import Account
 from monai_ext.networks.checkpoint_content import is_torchscript, read_verified
 from monai_ext.networks.checkpoint_conversion import Converted, Target, convert
@@ -109,9 +109,15 @@ def convert_file(
 
     Raises:
         WeightsError: the source cannot be read, or a tensor is missing, unknown or misshapen.
-        WriteError: the target cannot be written.
+        WriteError: the target cannot be written, or is the source.
     """
     checkpoint = open_checkpoint(source)
+    if os.path.exists(target) and os.path.samefile(source, target):
+        raise WriteError(
+            f"{Path(target).name}: it would be written over itself, and what is left out would be lost; name another "
+            "target",
+            code="write.source",
+        )
     with naming(checkpoint.source):
         ours = convert(checkpoint.tensors, patch_size=patch_size).tensors
         check_whole(ours, checkpoint.source)

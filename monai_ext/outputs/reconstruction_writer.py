@@ -1,5 +1,6 @@
 """Reconstructions of whole scans, on the scan's own grid."""
 
+import json
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,15 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
 from monai_ext.base import ScanError, WriteError, check_window, replacing
+from monai_ext.outputs.output_place import place_for
 from monai_ext.volumes import quiet_itk
 
 
 class ReconstructionWriter(MapTransform):
-    """Write ``OUT/CASE/CASE_reconstruction.nii.gz`` in HU, inside the window that the network saw.
+    """Write ``OUT/CASE/CASE_reconstruction.nii.gz`` in HU, inside the window that the network saw, and a sidecar.
 
-    Put it behind ``Invertd``: the volume must lie on the scan's own grid again.
+    Put it behind ``Invertd``: the volume must lie on the scan's own grid again. The sidecar, a JSON file of the
+    same name, holds the scan's fingerprint: the same scan may be written again, another one of that name not.
 
     Args:
         keys: the reconstruction, a ``MetaTensor`` ``(1, x, y, z)`` with the window as 0 to 1.
@@ -27,7 +30,7 @@ class ReconstructionWriter(MapTransform):
 
     Raises:
         ScanError: the network returned numbers that are not finite.
-        WriteError: the file could not be written whole.
+        WriteError: another scan's reconstruction has that name, or the files could not be written whole.
     """
 
     def __init__(
@@ -53,10 +56,12 @@ class ReconstructionWriter(MapTransform):
                 )
             low, high = self.window
             hu = np.rint(np.clip(volume, 0, 1) * (high - low) + low).astype(np.int16)
-            self._write(case, hu, np.asarray(out[key].affine, dtype=np.float64))
+            fingerprint = out[key].meta.get("scan_sha256")
+            self._write(case, hu, np.asarray(out[key].affine, dtype=np.float64), fingerprint)
         return out
 
-    def _write(self, case: str, hu: np.ndarray, affine: np.ndarray) -> None:
+    def _write(self, case: str, hu: np.ndarray, affine: np.ndarray, fingerprint: str | None) -> None:
+        path = place_for(self.output_dir, case, f"{case}_reconstruction.nii.gz", fingerprint)
         image = nib.Nifti1Image(hu, affine)
         image.set_qform(affine, code=1)
         image.set_sform(affine, code=1)
@@ -68,5 +73,10 @@ class ReconstructionWriter(MapTransform):
             if not np.array_equal(voxels.T, hu):
                 raise WriteError(f"{case}: read back other voxels than were written; check the disk", case=case)
 
-        with replacing(self.output_dir / case / f"{case}_reconstruction.nii.gz", verify) as temporary:
-            nib.save(image, temporary)
+        about = {"case": case, "file": path.name, "window_hu": list(self.window)}
+        about |= {"scan_sha256": fingerprint} if fingerprint else {}
+        # The volume takes its place first: a sidecar alone would promise what is not there.
+        with replacing(path.with_name(f"{case}_reconstruction.json")) as written:
+            written.write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            with replacing(path, verify) as temporary:
+                nib.save(image, temporary)

@@ -42,7 +42,7 @@ def find_body(hu: np.ndarray, spacing_mm: tuple[float, float, float], case: str)
     mask = body_mask(hu, spacing_mm)
     if not mask.any():
         raise ScanError(
-            f"{case}: no body found, hardly a voxel is above {BODY_HU:g} HU; "
+            f"{case}: no body found, nothing of {CELL_MM:g} mm is above {BODY_HU:g} HU; "
             "check that the scan is in HU and shows a patient, or leave it out",
             code="scan.no_body",
             case=case,

@@ -25,16 +25,20 @@ class FoundScan:
     problem: str | None = None
 
 
-def find_scans(source: str | os.PathLike[str]) -> list[FoundScan]:
+def find_scans(source: str | os.PathLike[str], avoid: str | os.PathLike[str] | None = None) -> list[FoundScan]:
     """List one scan, the scans of a folder and all folders below it, or those of a MONAI datalist.
 
     Files of a folder that are named like labels are left out, with a warning that names them.
+
+    Args:
+        source: a scan, a DICOM series folder, a folder of either, or a datalist.
+        avoid: a folder to pass over, such as that of the results: a second run would take them for scans.
 
     Raises:
         ScanError: nothing there, or nothing that is a scan.
         ManifestError: a datalist is malformed.
     """
-    found = find_sources(Path(source))
+    found = find_sources(Path(source), store=None if avoid is None else Path(avoid))
     if not found.sources:
         raise ScanError(
             f"{Path(source).absolute().name}: the folder holds no scan{but_labels(found.left_out)}; give .nii, "

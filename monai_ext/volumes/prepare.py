@@ -13,7 +13,7 @@ from rich.table import Column, Table
 
 from monai_ext.base import ScanError, SettingError, StoreError, WriteError
 from monai_ext.volumes.checks import SPACING_MM
-from monai_ext.volumes.prepare_ids import assign_ids, root_mark
+from monai_ext.volumes.prepare_ids import assign_ids, called_apart, root_mark
 from monai_ext.volumes.prepare_pool import run_jobs
 from monai_ext.volumes.prepare_scan import Job, Outcome, prepare_scan
 from monai_ext.volumes.prepare_sources import Found, but_labels, find_sources, listed
@@ -109,9 +109,11 @@ def prepare(
         )
     stored = _open_for_writing(folder)
     names = dict(found.label_names if label_names is None else label_names)
+    ids = assign_ids(found.sources, found.root, stored)
+    sources = called_apart(found.sources, [volume_id for volume_id, _ in ids])
     jobs = [
         Job(item, volume_id, moved, folder, root_mark(found.root), spacing, assume_hu, names)
-        for item, (volume_id, moved) in zip(found.sources, assign_ids(found.sources, found.root, stored), strict=True)
+        for item, (volume_id, moved) in zip(sources, ids, strict=True)
     ]
     outcomes = list(_shown(run_jobs(prepare_scan, jobs, workers, _died), len(jobs), progress))
     return _summary(outcomes, found)

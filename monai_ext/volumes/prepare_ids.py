@@ -2,8 +2,9 @@
 
 import hashlib
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from monai_ext.base import told_apart
@@ -52,6 +53,26 @@ def assign_ids(
             name += "-" + hashlib.sha256(f"{mark}/{source.relative}".encode()).hexdigest()[:8]
         ids.append((known or name, tuple(elsewhere[source.relative])))
     return ids
+
+
+def called_apart(sources: Sequence[Source], ids: Sequence[str]) -> list[Source]:
+    """Let sentences call a scan by its id where others share its name: every patient's folder may hold a "ct".
+
+    Args:
+        sources: the scans.
+        ids: the id of each.
+    """
+    counts = Counter(source.case.casefold() for source in sources)
+    return [
+        replace(
+            source,
+            case=volume_id,
+            problem=source.problem and volume_id + source.problem.removeprefix(source.case),
+        )
+        if counts[source.case.casefold()] > 1
+        else source
+        for source, volume_id in zip(sources, ids, strict=True)
+    ]
 
 
 def _file_name(case: str) -> str:

@@ -1,11 +1,14 @@
 """A pool of processes that outlives its workers: a scan that kills one costs that scan alone."""
 
 import multiprocessing
+import multiprocessing.forkserver
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import TypeVar
 
 JobT = TypeVar("JobT")
@@ -89,4 +92,19 @@ def _context() -> multiprocessing.context.BaseContext:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOAD)  # import once, not once a worker
+    with _interrupts_held():
+        multiprocessing.forkserver.ensure_running()
     return context
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    # A process inherits that Ctrl-C is ignored: else it would end the imports of new workers in tracebacks.
+    if threading.current_thread() is not threading.main_thread():  # no other thread may set handlers
+        yield
+        return
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)

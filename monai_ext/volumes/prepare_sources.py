@@ -66,7 +66,7 @@ def find_sources(
         source: the folder, the ``.json`` datalist, or the scan (a file or a DICOM series folder).
         root: where relative paths start: the folder itself, the folder of the datalist or scan by default.
         sections: lists of the datalist to take; all by default.
-        store: a folder to pass over, should it lie inside ``source``.
+        store: a folder to pass over, be it inside ``source``: that of the store, or of results.
 
     Raises:
         ScanError: ``source`` does not exist or is of no known format.

@@ -3,7 +3,7 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from monai_ext.base import WeightsError, sha256_of
+from monai_ext.base import WeightsError, WriteError, sha256_of
 from monai_ext.cli.checkpoint import checkpoint
 from monai_ext.networks import HiEndMAE, HiEndSegmenter, load_into, read_checkpoint
 from monai_ext.networks.checkpoints import write_checkpoint
@@ -69,6 +69,19 @@ def test_bad_input_is_the_typed_error_that_the_app_prints(weights, tmp_path):
     assert "the ending chooses the format" in str(result.exception)
     assert run(weights, tmp_path / "out.pt", "--to", "timm").exit_code == 2
     assert not list(tmp_path.glob("out*"))
+
+
+@pytest.mark.parametrize("way", ["same", "link"])
+def test_a_file_is_not_written_over_itself(weights, tmp_path, way):
+    target = weights
+    if way == "link":
+        target = tmp_path / "link.safetensors"
+        target.symlink_to(weights)
+    before = sha256_of(weights)
+    result = run(weights, target, "--to", "authors-encoder")  # it would lose the decoder
+    assert isinstance(result.exception, WriteError)
+    assert str(result.exception).startswith(f"{target.name}: it would be written over itself")
+    assert sha256_of(weights) == before
 
 
 def test_help_is_quick_to_make():

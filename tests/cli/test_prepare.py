@@ -76,6 +76,16 @@ def test_wrong_settings_exit_with_2(scans, tmp_path, arguments, sentence):
     assert not (tmp_path / "store").exists()
 
 
+def test_interruption_says_how_to_go_on(scans, tmp_path, monkeypatch):
+    def interrupted(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("monai_ext.volumes.prepare", interrupted)
+    code, output = run(scans, tmp_path / "store")
+    assert code == 130
+    assert output.strip() == "interrupted: what is in the store is whole; give the same command again to go on"
+
+
 def test_help_teaches_with_an_example():
     code, output = run("--help")
     assert code == 0

@@ -118,6 +118,8 @@ def test_a_frozen_encoder_keeps_its_weights(segmenter):
         ({"lr": 0.0}, "lr 0.0 and encoder_lr_scale 1.0 must be above 0"),
         ({"lr": 1.0, "layer_decay": 1.5}, r"layer_decay 1.5 in \(0, 1\]"),
         ({"lr": 1.0, "encoder_lr_scale": 0.0}, "use freeze_encoder"),
+        ({"lr": "fast"}, "lr 'fast' and encoder_lr_scale 1.0 must be above 0"),
+        ({"lr": 1.0, "weight_decay": "none"}, "weight_decay: 'none' is not a number from 0 up"),
         ({"lr": 1.0, "weight_decay": -0.1}, "weight_decay: -0.1"),
         ({"lr": 1.0, "layer_decay": 0.5}, r"Small has no layer_of\(name\) or encoder_parameters\(\)"),
     ],

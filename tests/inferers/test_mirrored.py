@@ -21,11 +21,18 @@ WINDOW = (4, 6, 5)
         ({"sw_batch_size": 1.5}, "sw_batch_size: 1.5"),
         ({"mirror_axes": [3]}, r"mirror_axes: \[3\] is not a set of spatial axes"),
         ({"mirror_axes": [1, 1]}, r"mirror_axes: \[1, 1\]"),
+        ({"mirror_axes": 1}, "mirror_axes: 1 is not a set of spatial axes"),
+        ({"mirror_axes": [[1]]}, r"mirror_axes: \[\[1\]\] is not a set of spatial axes"),
     ],
 )
 def test_settings_out_of_range_are_refused_before_a_scan_is_read(settings: dict[str, Any], sentence: str) -> None:
     with pytest.raises(SettingError, match=f"^{sentence}"):
         MirroredSlidingWindow(WINDOW, **settings)
+
+
+def test_a_window_has_three_sizes() -> None:
+    with pytest.raises(SettingError, match=r"^image_size: 16 is not a window in voxels; give three"):
+        MirroredSlidingWindow(16)  # type: ignore[arg-type]
 
 
 def test_views_are_mirrored_back_and_averaged() -> None:

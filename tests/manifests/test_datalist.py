@@ -28,7 +28,7 @@ BAD = {
     "nothing": ({"image": None}, "training[1]: the datalist gives no image"),
     "several": ({"image": ["/data/Doe/x.nii"]}, "training[1]: the datalist gives its image as list; give the path"),
     "a number": (3, "training[1]: the datalist gives its image as int"),
-    "no path": ({"image": "a\0b"}, "the datalist gives its image as str"),
+    "no path": ({"image": "a\0b"}, "ab: the datalist gives its image with a zero byte; give the path"),
 }
 
 

@@ -75,3 +75,10 @@ def test_air_alone_is_no_body():
     with pytest.raises(ScanError, match=r"^case: no body found, .* above -400 HU; check") as caught:
         find_body(np.full((31, 29, 23), -1000, np.int16), SPACING, "case")
     assert caught.value.code == "scan.no_body"
+
+
+def test_what_is_too_small_for_a_body_is_said_to_be_so():
+    hu = np.full((11, 9, 7), -1000, np.int16)
+    hu[5, 4:6] = hu[4:6, 5] = 200  # a fifth of some rows is dense, but nowhere a cell's mean
+    with pytest.raises(ScanError, match=r"^case: no body found, nothing of 4\.5 mm is above -400 HU; check"):
+        find_body(hu, SPACING, "case")

@@ -27,6 +27,14 @@ def test_label_like_names_are_left_out_aloud(tmp_path, caplog):
     assert [scan.case for scan in find_scans(folder / "ct_seg.nii.gz")] == ["ct_seg"]
 
 
+def test_results_of_an_earlier_run_are_no_scans(tmp_path, monkeypatch):
+    touch(tmp_path / "a.nii.gz", tmp_path / "out" / "a" / "a_reconstruction.nii.gz", tmp_path / "b" / "out" / "c.nii")
+    monkeypatch.chdir(tmp_path)
+    for source, avoid in ((tmp_path, tmp_path / "out"), (".", "out"), (tmp_path, "b/../out")):
+        assert [scan.case for scan in find_scans(source, avoid)] == ["a", "c"]
+    assert [scan.case for scan in find_scans(tmp_path)] == ["a", "c", "a_reconstruction"]
+
+
 def test_a_folder_of_label_like_names_says_so(tmp_path):
     touch(tmp_path / "out" / "a_seg.nii.gz")
     with pytest.raises(ScanError, match=r"^out: the folder holds no scan \(a_seg\.nii\.gz: named like labels\); give"):

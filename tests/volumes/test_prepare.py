@@ -192,6 +192,16 @@ def test_broken_scans_are_named_and_the_others_go_on(tmp_path, store):
     assert run(tmp_path / "in" / "good.nii.gz", store).exit_code == 0
 
 
+def test_broken_scans_of_one_name_are_told_apart(scans, store, tmp_path):
+    (scans / "a.nii.gz").write_bytes(b"")
+    os.symlink(write_nifti(tmp_path / "away.nii.gz", patient(4)), scans / "x" / "b.nii.gz")
+    summary = run(scans, store)
+    (closed, empty) = sorted(summary.failed, key=lambda outcome: outcome.code)
+    assert empty.reason.startswith(f"{empty.id}: the file cannot be used, it is empty")
+    assert closed.reason.startswith(f"{closed.id}: a link leads out")
+    assert [empty.id[:2], closed.id[:2]] == ["a-", "b-"]
+
+
 def test_scan_that_broke_loses_its_old_volume_only_when_it_is_replaced(scans, store):
     run(scans, store)
     (scans / "b.nii.gz").write_bytes(b"")
@@ -213,7 +223,7 @@ def test_unforeseen_errors_cost_one_scan_and_show_no_path(scans, store, monkeypa
     monkeypatch.setattr(module, "read_scan", fails)
     summary = run(scans, store)
     (outcome,) = summary.failed
-    assert outcome.reason.startswith("a: ")
+    assert outcome.reason.startswith(f"{outcome.id}: ")
     assert "Doe" not in outcome.reason
     assert len(summary.done) == 2
 
@@ -290,8 +300,9 @@ def test_workers_give_the_same_store(scans, store, tmp_path):
 def test_death_of_a_worker_is_reported(scans, store, monkeypatch):
     module = sys.modules["monai_ext.volumes.prepare"]
     monkeypatch.setattr(module, "run_jobs", lambda work, jobs, workers, died: map(died, jobs))
-    reason = run(scans, store).failed[0].reason
-    assert reason.startswith("a: its worker process died, most likely for lack of memory; prepare it with fewer")
+    outcome = run(scans, store).failed[0]
+    died = f"{outcome.id}: its worker process died, most likely for lack of memory; prepare it with fewer"
+    assert outcome.reason.startswith(died)
 
 
 @pytest.fixture

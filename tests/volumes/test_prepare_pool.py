@@ -1,8 +1,10 @@
 """Jobs survive the death of a worker, other than the one that caused it."""
 
+import signal
+
 import pytest
 
-from monai_ext.volumes.prepare_pool import run_jobs
+from monai_ext.volumes.prepare_pool import _context, run_jobs
 
 DEADLY = "__import__('os').kill(__import__('os').getpid(), 9)"  # jobs here are what eval() is given
 
@@ -46,3 +48,14 @@ def test_stopping_early_ends_the_workers():
 
 def test_no_jobs():
     assert list(run_jobs(eval, [], 2, died)) == []
+
+
+def test_ctrl_c_does_not_reach_the_imports_of_new_workers():
+    handler = signal.getsignal(signal.SIGINT)
+    worker = _context().Process(
+        target=exec, args=("import signal, sys\nsys.exit(7 * (signal.getsignal(2) is signal.SIG_IGN))",)
+    )
+    worker.start()
+    worker.join()
+    assert worker.exitcode == 7
+    assert signal.getsignal(signal.SIGINT) is handler  # the parent is to stop at it
