@@ -103,11 +103,18 @@ class StageLoss:
         stage: 1 or 2.
         loss: of stage 1: ``"sum"`` of all levels, or ``"last"`` level alone as the published code trains.
         orthogonality: of stage 1: weight of the anchors' overlap.
+        map_loss: of both: ``"published"``, or ``"balanced"`` for lesions that fill little of a picture.
     """
 
-    def __init__(self, stage: Stage, loss: Literal["sum", "last"] = "sum", orthogonality: float = 0.1) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        loss: Literal["sum", "last"] = "sum",
+        orthogonality: float = 0.1,
+        map_loss: Literal["published", "balanced"] = "published",
+    ) -> None:
         self.stage = stage
-        self.text, self.image = TextStageLoss(loss, orthogonality), ImageStageLoss()
+        self.text, self.image = TextStageLoss(loss, orthogonality, map_loss), ImageStageLoss(map_loss)
 
     def __call__(self, output: Any, label: Mapping[str, Any]) -> Tensor:
         """Return a scalar."""

@@ -1,6 +1,7 @@
 """What the two stages of AA-CLIP minimise."""
 
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import Literal
 
 import torch
@@ -8,7 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from monai_ext.base import SettingError
+from monai_ext.losses.balanced_maps import BalancedMapLoss
 from monai_ext.losses.class_maps import ClassMapLoss
+
+MapLossName = Literal["published", "balanced"]
+MAP_LOSSES = MappingProxyType({"published": ClassMapLoss, "balanced": BalancedMapLoss})
 
 
 class TextStageLoss(nn.Module):
@@ -18,20 +23,23 @@ class TextStageLoss(nn.Module):
         loss: ``"sum"`` adds up the levels. ``"last"`` keeps the last level alone, as the published code does,
             which overwrites the loss level by level.
         orthogonality: weight of the square of the mean dot product of the two anchors; counted once.
+        map_loss: ``"published"`` for :class:`ClassMapLoss`, ``"balanced"`` for :class:`BalancedMapLoss`.
 
     Shape:
         ``maps`` ``(b, 2, h, w)`` for each level, ``anchors`` ``(b, e, 2)``, ``mask`` ``(b, 1, h, w)`` -> a scalar
 
     Raises:
-        SettingError: an unknown ``loss``, no level, or shapes that do not fit.
+        SettingError: an unknown ``loss`` or ``map_loss``, no level, or shapes that do not fit.
         LabelError: the mask holds something else than 0 and 1.
     """
 
-    def __init__(self, loss: Literal["sum", "last"] = "sum", orthogonality: float = 0.1) -> None:
+    def __init__(
+        self, loss: Literal["sum", "last"] = "sum", orthogonality: float = 0.1, map_loss: MapLossName = "published"
+    ) -> None:
         super().__init__()
         if loss not in ("sum", "last"):
             raise SettingError(f"loss: {loss!r} is none; choose 'sum' or 'last'", code="setting.loss")
-        self.loss, self.orthogonality, self.level = loss, orthogonality, ClassMapLoss()
+        self.loss, self.orthogonality, self.level = loss, orthogonality, _level_loss(map_loss)
 
     def forward(self, maps: Sequence[Tensor], anchors: Tensor, mask: Tensor) -> Tensor:
         check_levels(maps)
@@ -43,6 +51,9 @@ class TextStageLoss(nn.Module):
 class ImageStageLoss(nn.Module):
     """Stage 2: the map loss of every level, and the cross-entropy of the image's label.
 
+    Args:
+        map_loss: see :class:`TextStageLoss`.
+
     Shape:
         ``maps`` ``(b, 2, h, w)`` for each level, ``logits`` ``(b, 2)``, ``mask`` ``(b, 1, h, w)``, ``labels``
         ``(b,)`` with 0 for normal and 1 for abnormal -> a scalar
@@ -52,14 +63,20 @@ class ImageStageLoss(nn.Module):
         LabelError: the mask holds something else than 0 and 1.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, map_loss: MapLossName = "published") -> None:
         super().__init__()
-        self.level = ClassMapLoss()
+        self.level = _level_loss(map_loss)
 
     def forward(self, maps: Sequence[Tensor], logits: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
         check_levels(maps)
         levels = torch.stack([self.level(level, mask) for level in maps]).sum()
         return levels + detection_loss(logits, labels)
+
+
+def _level_loss(name: str) -> nn.Module:
+    if name not in MAP_LOSSES:
+        raise SettingError(f"map_loss: {name!r} is none; choose {' or '.join(MAP_LOSSES)}", code="setting.loss")
+    return MAP_LOSSES[name]()
 
 
 def anchor_overlap(anchors: Tensor) -> Tensor:
