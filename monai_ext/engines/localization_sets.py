@@ -92,6 +92,7 @@ def calibration_settings(
     body_only: bool,
     min_volume_mm3: float,
     min_area_px: int,
+    blur: Sequence[float] | None = None,
 ) -> dict[str, Any]:
     """Collect what a threshold depends on; a calibration fits only runs in which all of it is the same."""
     sentences = json.dumps([prompts.normal, prompts.abnormal])
@@ -105,6 +106,7 @@ def calibration_settings(
         "body_only": bool(body_only),
         "min_volume_mm3": float(min_volume_mm3),
         "min_area_px": int(min_area_px),
+        "blur": blur and [float(part) for part in blur],
     }
 
 
