@@ -99,6 +99,7 @@ def phantom_with_lesions(
     plans: Sequence[LesionPlan],
     shape: tuple[int, int, int] = (128, 96, 112),
     spacing_mm: tuple[float, float, float] = (3.0, 3.0, 3.0),
+    leave_out: bool = False,
 ) -> LesionPhantom:
     """Make the patient of :func:`phantom_torso` with lesions; all else stays as it is without them.
 
@@ -109,6 +110,7 @@ def phantom_with_lesions(
         plans: what to plant, at most 255; the first ones find room first.
         shape: voxels along x, y, z.
         spacing_mm: voxel edges.
+        leave_out: a lesion for which its organ has no room, rather than raise; ``planted`` lacks it then.
 
     Raises:
         SettingError: impossible grid, unknown organ, or a lesion for which its organ has no room.
@@ -125,7 +127,12 @@ def phantom_with_lesions(
         label = _checked_label(plan, number)
         medians.setdefault(label, float(np.median(canvas.hu[canvas.labels == label])) if label in canvas.labels else 0)
         rng = np.random.default_rng(derive_seed(seed, "lesion", number))
-        centre = _find_room(canvas, at, lesions, label, plan, number, rng)
+        try:
+            centre = _find_room(canvas, at, lesions, label, plan, number, rng)
+        except NoRoomError:
+            if leave_out:
+                continue
+            raise
         _paint_lesion(canvas, at, lesions, label, centre, plan, number, medians[label], rng)
         planted.append(PlantedLesion(number, plan.organ, centre, plan.diameter_mm, plan.contrast_hu))
     scan = scan_torso(painted)
@@ -133,6 +140,10 @@ def phantom_with_lesions(
 
 
 _CODE = "setting.lesion"
+
+
+class NoRoomError(SettingError):
+    """An organ has no room for a lesion."""
 
 
 def _checked_label(plan: LesionPlan, number: int) -> int:
@@ -174,7 +185,7 @@ def _find_room(
         if len(places):
             i, j, k = places[rng.integers(len(places))] + [part.start for part in box]
             return float(at.x[i, 0, 0]), float(at.y[0, j, 0]), float(at.z[0, 0, k])
-    raise SettingError(
+    raise NoRoomError(
         f"lesion {number}: the {plan.organ} has no room for {plan.diameter_mm:g} mm, at most "
         f"{max(0.0, 2 * deepest / _LONGEST):.0f} mm; plan a smaller one, or fewer",
         code=_CODE,
