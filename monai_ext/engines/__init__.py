@@ -10,6 +10,7 @@ from monai_ext.engines.adaptation import (
     run_stages,
     with_adapters,
 )
+from monai_ext.engines.checked_settings import check_settings
 from monai_ext.engines.command_line import end_in_a_sentence
 from monai_ext.engines.draws import Draw, DrawDataset, DrawPlan, RankShare
 from monai_ext.engines.inference import GuardedStep
@@ -61,6 +62,7 @@ __all__ = [
     "adamw_groups",
     "build_clip",
     "calibration_settings",
+    "check_settings",
     "choose_precision",
     "class_names",
     "class_prompts",

@@ -235,6 +235,9 @@ def test_an_all_normal_set_trains_and_keeps_the_last(
         ({"resume": True}, "holds no checkpoint_iteration=N.pt"),
         ({"held_out": 1.5}, "held_out: 1.5 is no share"),
         ({"check_pictures": "perhaps"}, "check_pictures: 'perhaps' is neither true nor false"),
+        ({"epochs": 0}, "epochs: 0; give a whole number from 1 on"),
+        ({"choose_by": "auc"}, "choose_by: 'auc'; give one of val_pixel_ap"),
+        ({"classes": "candle"}, "classes: 'candle'; give a list of names"),
     ],
 )
 def test_what_the_user_can_mend_is_one_sentence(
@@ -244,6 +247,7 @@ def test_what_the_user_can_mend_is_one_sentence(
         run({**adaptation, "output_dir": str(tmp_path / "run"), **change})
     assert sentence(caught).startswith(expected) or expected in sentence(caught)
     assert not (tmp_path / "run" / "models").exists()
+    assert not (tmp_path / "run" / "stage_1" / "models").exists()
 
 
 def test_the_augmentation_is_the_published_one_and_moves_masks_along(adaptation: dict[str, Any]) -> None:

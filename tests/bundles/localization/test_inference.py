@@ -251,3 +251,23 @@ def _write_series(nifti: Path, folder: Path) -> None:
             cut.SetMetaData(tag, value)
         writer.SetFileName(str(folder / f"{z:03d}.dcm"))
         writer.Execute(cut)
+
+
+@pytest.mark.parametrize(
+    ("configs", "change", "expected"),
+    [
+        (["inference"], {"precision": "fp8"}, "precision: 'fp8' is unknown; choose one of"),
+        (["inference"], {"smooth_mm": "x"}, "smooth_mm: 'x'; give a number from 0 to 99.9"),
+        (["inference"], {"device": "qpu"}, "device: 'qpu' cannot be used here"),
+        (["inference", "evaluate"], {"replicates": 2.5}, "replicates: 2.5; give a whole number from 0 on"),
+        (["inference", "calibrate"], {"false_positive_rate": "x"}, "false_positive_rate: 'x'; give a number between"),
+    ],
+)
+def test_a_wrong_setting_is_told_before_any_case_is_read(
+    run_flow: Run, tiny: dict[str, Any], tmp_path: Path, configs: list[str], change: dict[str, Any], expected: str
+) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(RuntimeError) as caught:
+        run_flow(BUNDLE, configs, False, {**tiny, "dataset_dir": str(tmp_path), "output_dir": str(out), **change})
+    assert sentence(caught).startswith(expected)
+    assert not out.exists()
