@@ -5,6 +5,7 @@ from monai_ext.metrics.bootstrap import Interval, PixelSketch, image_counts
 from monai_ext.metrics.calibration import (
     Calibration,
     RateThreshold,
+    check_normal_cases,
     rate_threshold,
     read_calibration,
     write_calibration,
@@ -35,6 +36,7 @@ __all__ = [
     "auroc",
     "average_precision",
     "case_scores",
+    "check_normal_cases",
     "f1_max",
     "image_counts",
     "image_scores",

@@ -225,6 +225,18 @@ def test_an_all_normal_set_trains_and_keeps_the_last(
     assert json.loads((tmp_path / "models" / "choice.json").read_text())["rule"].startswith("the last epoch")
 
 
+def test_a_sentence_too_long_is_told_before_anything_is_written(
+    adaptation: dict[str, Any], pictures: Path, tmp_path: Path
+) -> None:
+    table = json.loads((pictures / "prompts.json").read_text())
+    table["datasets"]["toy"]["classes"] = {**CLASSES, "liver": "very " * 90 + "long liver"}
+    (tmp_path / "prompts.json").write_text(json.dumps(table))
+    with pytest.raises(RuntimeError) as caught:
+        run({**adaptation, "prompts": str(tmp_path / "prompts.json"), "output_dir": str(tmp_path / "run")})
+    assert "the CLIP reads 77; shorten the name or the template" in sentence(caught)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
