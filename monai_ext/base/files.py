@@ -58,10 +58,17 @@ def inside(root: str | os.PathLike[str], relative: str | os.PathLike[str]) -> Pa
     """Resolve a path from a manifest, archive or client under ``root``, following links.
 
     Raises:
-        ManifestError: the path is absolute, or leaves the root through ``..`` or a link.
+        ManifestError: the path is absolute, leaves the root through ``..`` or a link, or holds a null character.
     """
     # Not Path.resolve, which raises RuntimeError for links that lead round in a circle.
     base = Path(os.path.realpath(root))
+    if "\0" in os.fspath(relative):
+        name = case_id(relative).replace("\0", "?")
+        raise ManifestError(
+            f"{name}: a null character (here ?) stands in the path, which no file name has; correct the list",
+            code="manifest.path",
+            case=name,
+        )
     target = Path(os.path.realpath(base / relative))
     if Path(relative).is_absolute() or not target.is_relative_to(base):
         raise ManifestError(
