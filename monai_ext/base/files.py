@@ -28,6 +28,17 @@ def case_id(path: str | os.PathLike[str]) -> str:
     return name
 
 
+def plain_name(name: str) -> str:
+    r"""Return a name that can be written anywhere: bytes of a file name that are no UTF-8 become ``_``.
+
+    Python holds such bytes as lone surrogates, which no text file takes.
+
+    >>> plain_name("gr\udcfcn.png")
+    'gr_n.png'
+    """
+    return re.sub("[\ud800-\udfff]", "_", name)
+
+
 def told_apart(names: Sequence[tuple[str, str]]) -> list[str]:
     """Return names for scans of several folders, each with eight digits of its path where others share it.
 

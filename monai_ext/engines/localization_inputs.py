@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from monai_ext.base import ScanError
+from monai_ext.base import ScanError, plain_name
 from monai_ext.metrics import Calibration
 from monai_ext.volumes import FoundInput, find_inputs
 
@@ -33,7 +33,7 @@ def localization_items(
     items: list[dict[str, Any]] = []
     for one in found:
         problem = one.problem or (_other_kind(one, calibration) if calibration is not None else None)
-        item = {"image": str(one.image), "case": one.case, "kind": one.kind}
+        item = {"image": str(one.image), "case": plain_name(one.case), "kind": one.kind}
         items.append({**item, "problem": problem} if problem else item)
     return items
 

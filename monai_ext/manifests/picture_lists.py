@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from monai_ext.base import ManifestError, inside, replacing
+from monai_ext.base import ManifestError, inside, plain_name, replacing
 
 
 @dataclass(frozen=True)
@@ -181,6 +181,11 @@ def _entry(record: Mapping[str, Any], place: str, root: Path, dataset: str | Non
     for key, value, needed in (("image_path", image, True), ("class_name", name, True), ("mask_path", mask, False)):
         if not isinstance(value, str | None) or (needed and not value):
             raise ManifestError(f"{place}: {key} is {value!r}; give it as text", code="manifest.field")
+    if plain_name(f"{image}{mask}{name}") != f"{image}{mask}{name}":
+        raise ManifestError(
+            f"{place}: a path or class holds bytes that are no UTF-8; rename the file, or correct the list",
+            code="manifest.encoding",
+        )
     if isinstance(label, bool) or label not in (0, 1):
         raise ManifestError(
             f"{place}: label is {label!r}; give 0 for a normal picture, 1 for an abnormal one", code="manifest.label"

@@ -16,7 +16,8 @@ ABNORMAL = {"image_path": "pcb3/bad/7.JPG", "mask_path": "pcb3/mask/7.png", "lab
 
 def lines(folder: Path, rows: Sequence[Any], name: str = "full-shot.jsonl") -> Path:
     path = folder / name
-    path.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows))  # no final newline
+    content = "\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows)  # no final newline
+    path.write_text(content, encoding="utf-8")
     return path
 
 
@@ -70,6 +71,12 @@ def test_letters_that_end_a_line_elsewhere_are_part_of_a_name(tmp_path: Path) ->
     row = {**NORMAL, "image_path": "a\u2028b\x85c.png"}
     (entry,) = read_picture_list(lines(tmp_path, [json.dumps(row, ensure_ascii=False)]))
     assert entry.image.name == "a\u2028b\x85c.png"
+
+
+def test_names_that_no_table_could_hold_are_refused(tmp_path: Path) -> None:
+    rows = [NORMAL, json.dumps(NORMAL).replace("000", "gr\\udcfcn")]
+    with pytest.raises(ManifestError, match=r"^full-shot.jsonl, line 2: a path or class holds bytes that are no UTF-8"):
+        read_picture_list(lines(tmp_path, rows))
 
 
 def test_classes_are_chosen_by_name(tmp_path: Path) -> None:

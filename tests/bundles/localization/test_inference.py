@@ -1,7 +1,9 @@
 """The localization bundle: where things lie, what is said, what goes on when a case cannot be used."""
 
 import csv
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -271,3 +273,31 @@ def test_a_wrong_setting_is_told_before_any_case_is_read(
         run_flow(BUNDLE, configs, False, {**tiny, "dataset_dir": str(tmp_path), "output_dir": str(out), **change})
     assert sentence(caught).startswith(expected)
     assert not out.exists()
+
+
+def test_a_name_that_is_no_utf_8_is_localized_too(run_flow: Run, mirror: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    path = os.fsencode(tmp_path / "in") + b"/gr\xfcn.png"  # as Latin-1 has it
+    with open(path, "wb") as file:
+        Image.fromarray(np.full((31, 37), 20, np.uint8)).save(file, "PNG")
+    for source in (tmp_path / "in", os.fsdecode(path)):
+        settings = {**mirror, "dataset_dir": str(source), "output_dir": str(tmp_path / "out")}
+        run_flow(BUNDLE, ["inference"], False, {**settings, "overlay": False})
+        content = json.loads((tmp_path / "out" / "gr_n" / "gr_n_candidates.json").read_text(encoding="utf-8"))
+        assert content["source"] == "gr_n.png"
+
+
+def test_a_case_that_cannot_be_written_leaves_no_folder(
+    run_flow: Run, mirror: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.fromarray(np.full((31, 37), 20, np.uint8)).save(tmp_path / "x.png")
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr("monai_ext.outputs.anomaly_writer.save_heat_picture", full)
+    settings = {**mirror, "dataset_dir": str(tmp_path / "x.png"), "output_dir": str(tmp_path / "out")}
+    with pytest.raises(RuntimeError) as caught:
+        run_flow(BUNDLE, ["inference"], False, {**settings, "overlay": False})
+    assert "x_anomaly.tif: could not be written (No space left on device)" in sentence(caught)
+    assert not list((tmp_path / "out").rglob("*"))
