@@ -36,7 +36,7 @@ def import_adapters(
 
     model = AAClip(build_clip(architecture, clip_weights, activation=activation), relu=relu)
     fill(model, text, image)
-    record = save_adapters(model, output, PromptTable.published())
+    record = save_adapters(model, output, PromptTable.published(), stage=2)
     typer.echo(f"{output}: adapters of {record.clip}, {record.activation}, levels {record.settings['levels']}")
     typer.echo(f"sha256 of the adapters {record.sha256}")
     typer.echo(f"use them with --adapters {output} --activation {record.activation}")

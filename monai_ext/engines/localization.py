@@ -156,7 +156,13 @@ def open_localizer(
         found = find_architecture(architecture)
         path = found.weights(clip_weights, cache_dir)[1]
         load_clip_weights(clip, path, sha256=clip_sha256, native_grid=found.native_grid)
-    model, _ = adapted_clip(clip, adapters)
+    model, record = adapted_clip(clip, adapters)
+    if record.stage == 1:
+        raise WeightsError(
+            f"{Path(adapters).name}: only stage 1 was trained, its image adapter does not fit these texts yet; give "
+            "that of stage 2, such as OUTPUT/models/adapters.safetensors",
+            code="weights.stage",
+        )
     blur = (localizer.maps.kernel, localizer.maps.sigma)
     opened = AnomalyLocalizer(model, localizer.prompts, blur=blur)
     opened.eval().requires_grad_(False)

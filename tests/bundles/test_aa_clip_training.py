@@ -125,6 +125,9 @@ def test_the_zoo_runs_both_stages_and_they_leave_what_the_readme_promises(
         assert choice["stage"] == stage
         assert choice["value"] == max(row["val_pixel_ap"] for row in rows)
         assert choice["rule"] in told
+    for name in ("adapters.safetensors", "last.safetensors"):
+        assert read_adapters(folder / "stage_1" / "models" / name)[1].stage == 1
+        assert read_adapters(folder / "models" / name)[1].stage == 2
     record = read_adapters(folder / "models" / "adapters.safetensors")[1]
     assert record.clip == "own configuration/random"
     assert record.prompts is not None

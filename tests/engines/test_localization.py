@@ -8,7 +8,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from monai_ext.base import InputError, ScanError, SettingError
+from monai_ext.base import InputError, ScanError, SettingError, WeightsError
 from monai_ext.engines import (
     class_prompts,
     domain_of,
@@ -23,7 +23,7 @@ from monai_ext.engines import (
 )
 from monai_ext.engines.localization import case_score
 from monai_ext.metrics import Calibration, rate_threshold
-from monai_ext.networks import AAClip, AnomalyLocalizer, PromptTable, load_clip, save_adapters
+from monai_ext.networks import AAClip, AnomalyLocalizer, PromptTable, load_clip, read_adapters, save_adapters
 
 TABLE = PromptTable.published()
 
@@ -168,6 +168,24 @@ def test_weights_of_a_grid_that_is_no_square_fill_a_localizer(tmp_path: Path) ->
     assert torch.equal(bare.visual.positional_embedding, expected.visual.positional_embedding)
     with pytest.raises(SettingError, match=r"^own configuration: no weights are called 'openai'; give a file"):
         open_localizer(localizer, config, "openai", str(adapters))
+
+
+def test_adapters_whose_image_side_was_never_trained_are_refused(tmp_path: Path) -> None:
+    config = {
+        "embed_dim": 8,
+        "vision_cfg": {"image_size": 16, "layers": 4, "width": 8, "patch_size": 8, "head_width": 8},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 8, "heads": 1, "layers": 3},
+    }
+    model = AAClip(load_clip(config, None))
+    localizer = AnomalyLocalizer(model, TABLE.of_name("liver"), blur=(1, 1.0))
+    path = tmp_path / "adapters.safetensors"
+    save_adapters(model, path, stage=1)
+    with pytest.raises(WeightsError, match=r"^adapters.safetensors: only stage 1 was trained"):
+        open_localizer(localizer, config, None, str(path))
+    for stage in (2, None):  # files of before do not say
+        save_adapters(model, path, stage=stage)
+        assert read_adapters(path)[1].stage == stage
+        open_localizer(localizer, config, None, str(path))
 
 
 def test_an_overlong_sentence_is_told_once(tmp_path: Path) -> None:

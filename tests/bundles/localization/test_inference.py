@@ -287,6 +287,16 @@ def test_a_name_that_is_no_utf_8_is_localized_too(run_flow: Run, mirror: dict[st
         assert content["source"] == "gr_n.png"
 
 
+def test_letters_that_the_font_lacks_are_drawn_without_a_word(
+    run_flow: Run, mirror: dict[str, Any], tmp_path: Path
+) -> None:
+    Image.fromarray(np.full((31, 37), 20, np.uint8)).save(tmp_path / "\u65e5\u672c.png")
+    run_flow(
+        BUNDLE, ["inference"], False, {**mirror, "dataset_dir": str(tmp_path), "output_dir": str(tmp_path / "out")}
+    )
+    assert len(list((tmp_path / "out").glob("*/*_overlay.png"))) == 1
+
+
 def test_a_case_that_cannot_be_written_leaves_no_folder(
     run_flow: Run, mirror: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
