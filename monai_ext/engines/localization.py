@@ -1,6 +1,6 @@
 """What is particular to localizing: classes and their prompts, weights, and the step."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +200,7 @@ class LocalizationStep(GuardedStep):
         precision: see `choose_precision`.
         domain: chooses the score of a case, see ``monai_ext.metrics.image_scores``.
         prompts: of each class by name, for batches with a ``class_name``.
+        before: called with the case and the fingerprint of its image; raises to refuse it before the network runs.
     """
 
     def __init__(
@@ -207,13 +208,16 @@ class LocalizationStep(GuardedStep):
         precision: str = "auto",
         domain: str = "Medical",
         prompts: Mapping[str, ClassPrompts] | None = None,
+        before: Callable[[str, str], Any] | None = None,
     ) -> None:
         super().__init__(precision)
-        self.domain, self.prompts = domain, prompts
+        self.domain, self.prompts, self.before = domain, prompts, before
 
     def evaluate(self, engine: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Localize in one picture or volume that could be read."""
         image, volume = batch["image"], batch["kind"][0] != "picture"
+        if self.before is not None:
+            self.before(str(batch["case"][0]), str(image[0].meta["scan_sha256"]))
         found = self._localize(engine, image[0], {key: value[0] for key, value in batch.items() if key != "image"})
         pred = MetaTensor(found.anomaly[None, None])
         engine.state.output = {

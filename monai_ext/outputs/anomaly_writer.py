@@ -137,6 +137,18 @@ class AnomalyWriter(MapTransform):
             self.results.append(self._write(out, out[key]))
         return out
 
+    def place_of(self, case: str, fingerprint: str) -> Path:
+        """Return the folder of a case.
+
+        Args:
+            case: the case.
+            fingerprint: of its image, ``scan_sha256`` of its ``meta``.
+
+        Raises:
+            WriteError: a case that is no file name, or another input's results under that name.
+        """
+        return place_for(self.output_dir, case, f"{case}_candidates.json", fingerprint).parent
+
     def _write(self, data: Mapping[Hashable, Any], result: Any) -> CaseResult:
         image, case = data["image"], str(data["case"])
         kind = "picture" if data["kind"] == "picture" else "volume"
@@ -153,7 +165,7 @@ class AnomalyWriter(MapTransform):
         score_rate = known.score_rate_of(score) if known else None
         about = self._about(data, odds, affine, kind) | {"score": score, "score_false_positive_rate": score_rate}
         fingerprint = about["scan_sha256"]
-        folder = place_for(self.output_dir, case, f"{case}_candidates.json", fingerprint).parent
+        folder = self.place_of(case, fingerprint)
         columns = VOLUME_COLUMNS if affine is not None else PICTURE_COLUMNS
         with ExitStack() as files:
             files.callback(_leave_no_empty, folder)

@@ -287,6 +287,23 @@ def test_a_name_that_is_no_utf_8_is_localized_too(run_flow: Run, mirror: dict[st
         assert content["source"] == "gr_n.png"
 
 
+class Never(torch.nn.Module):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("the network ran")
+
+
+def test_results_of_another_input_are_noticed_before_the_network_runs(
+    run_flow: Run, mirror: dict[str, Any], tmp_path: Path
+) -> None:
+    settings = {**mirror, "dataset_dir": str(tmp_path / "x.png"), "output_dir": str(tmp_path / "out")}
+    Image.fromarray(np.full((31, 37), 20, np.uint8)).save(tmp_path / "x.png")
+    run_flow(BUNDLE, ["inference"], False, {**settings, "overlay": False})
+    Image.fromarray(np.full((31, 37), 30, np.uint8)).save(tmp_path / "x.png")
+    with pytest.raises(RuntimeError) as caught:
+        run_flow(BUNDLE, ["inference"], False, {**settings, "network": Never()})
+    assert "x: x_candidates.json exists and is the result of another scan" in sentence(caught)
+
+
 def test_letters_that_the_font_lacks_are_drawn_without_a_word(
     run_flow: Run, mirror: dict[str, Any], tmp_path: Path
 ) -> None:
