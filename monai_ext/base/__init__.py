@@ -11,7 +11,16 @@ from monai_ext.base.errors import (
     WeightsError,
     WriteError,
 )
-from monai_ext.base.files import case_id, check_output, inside, replacing, save_torch, sha256_of, told_apart
+from monai_ext.base.files import (
+    case_id,
+    check_output,
+    inside,
+    plain_name,
+    replacing,
+    save_torch,
+    sha256_of,
+    told_apart,
+)
 from monai_ext.base.randomness import derive_seed
 from monai_ext.base.ranks import bare, gather, join_ranks, lost_a_rank, rank, tell_torchrun, world
 from monai_ext.base.settings import as_numbers, is_number
@@ -43,6 +52,7 @@ __all__ = [
     "join_ranks",
     "lost_a_rank",
     "print_any_name",
+    "plain_name",
     "rank",
     "replacing",
     "save_torch",

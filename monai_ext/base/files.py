@@ -28,6 +28,17 @@ def case_id(path: str | os.PathLike[str]) -> str:
     return name
 
 
+def plain_name(name: str) -> str:
+    r"""Return a name that can be written anywhere: bytes of a file name that are no UTF-8 become ``_``.
+
+    Python holds such bytes as lone surrogates, which no text file takes.
+
+    >>> plain_name("gr\udcfcn.png")
+    'gr_n.png'
+    """
+    return re.sub("[\ud800-\udfff]", "_", name)
+
+
 def told_apart(names: Sequence[tuple[str, str]]) -> list[str]:
     """Return names for scans of several folders, each with eight digits of its path where others share it.
 
@@ -58,10 +69,17 @@ def inside(root: str | os.PathLike[str], relative: str | os.PathLike[str]) -> Pa
     """Resolve a path from a manifest, archive or client under ``root``, following links.
 
     Raises:
-        ManifestError: the path is absolute, or leaves the root through ``..`` or a link.
+        ManifestError: the path is absolute, leaves the root through ``..`` or a link, or holds a null character.
     """
     # Not Path.resolve, which raises RuntimeError for links that lead round in a circle.
     base = Path(os.path.realpath(root))
+    if "\0" in os.fspath(relative):
+        name = case_id(relative).replace("\0", "?")
+        raise ManifestError(
+            f"{name}: a null character (here ?) stands in the path, which no file name has; correct the list",
+            code="manifest.path",
+            case=name,
+        )
     target = Path(os.path.realpath(base / relative))
     if Path(relative).is_absolute() or not target.is_relative_to(base):
         raise ManifestError(

@@ -10,12 +10,13 @@ from monai_ext.cli.bundle import bundle_path, config_path
 from monai_ext.cli.checkpoint import checkpoint
 from monai_ext.cli.demo import demo
 from monai_ext.cli.few_shot import few_shot
+from monai_ext.cli.import_adapters import import_adapters
 from monai_ext.cli.localize import localize
 from monai_ext.cli.prepare import prepare
 
 app = typer.Typer(
     name="monai_ext",
-    help="Hi-End-MAE for CT: prepare scans, pretrain, fine-tune and segment. "
+    help="Hi-End-MAE for CT: prepare scans, pretrain, fine-tune and segment. AA-CLIP: localize lesions and defects. "
     "New here? Run 'python -m monai_ext demo'. Research use only.",
     no_args_is_help=True,
     add_completion=False,
@@ -27,6 +28,7 @@ app.command()(prepare)
 app.command()(localize)
 app.command()(checkpoint)
 app.command("few-shot")(few_shot)
+app.command("import-adapters")(import_adapters)
 app.command("bundle-path")(bundle_path)
 app.command("config-path")(config_path)
 

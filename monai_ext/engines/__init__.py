@@ -10,19 +10,21 @@ from monai_ext.engines.adaptation import (
     run_stages,
     with_adapters,
 )
+from monai_ext.engines.checked_settings import check_settings
 from monai_ext.engines.command_line import end_in_a_sentence
 from monai_ext.engines.draws import Draw, DrawDataset, DrawPlan, RankShare
 from monai_ext.engines.inference import GuardedStep
 from monai_ext.engines.localization import (
     LocalizationStep,
+    check_prompts,
     class_prompts,
     domain_of,
     known_classes,
-    localization_items,
     offline_activation,
     open_localizer,
     prompt_table,
 )
+from monai_ext.engines.localization_inputs import localization_items
 from monai_ext.engines.localization_sets import (
     calibration_settings,
     evaluation_items,
@@ -31,7 +33,7 @@ from monai_ext.engines.localization_sets import (
     prompts_by_class,
 )
 from monai_ext.engines.optimisers import adamw_groups, make_adamw
-from monai_ext.engines.pictures import PromptedBatch, source_pictures, split_items, usable_pictures
+from monai_ext.engines.pictures import PromptedBatch, source_pictures, source_prompts, split_items, usable_pictures
 from monai_ext.engines.precision import choose_precision
 from monai_ext.engines.pretraining import ReconstructionLoss, prepare_pairs, prepare_volumes, store_items
 from monai_ext.engines.run_checks import check_counts, check_device, check_paths
@@ -65,6 +67,8 @@ __all__ = [
     "check_counts",
     "check_device",
     "check_paths",
+    "check_prompts",
+    "check_settings",
     "choose_precision",
     "class_names",
     "class_prompts",
@@ -90,6 +94,7 @@ __all__ = [
     "run_stages",
     "scan_items",
     "source_pictures",
+    "source_prompts",
     "split_items",
     "store_items",
     "switch",

@@ -1,6 +1,6 @@
-"""What is particular to localizing: lists of inputs, classes and their prompts, weights, and the step."""
+"""What is particular to localizing: classes and their prompts, weights, and the step."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,30 +19,14 @@ from monai_ext.metrics import image_scores
 from monai_ext.networks import (
     AnomalyLocalizer,
     ClassPrompts,
+    ClipModel,
     PromptTable,
     adapted_clip,
     load_clip_weights,
     read_adapters,
 )
-from monai_ext.networks.clip_weights import FOLDER, HUB, find_tag_weights
-from monai_ext.volumes import find_inputs
-
-
-def localization_items(source: str, avoid: str | None = None) -> list[dict[str, Any]]:
-    """List pictures, scans and stored volumes as ``[{"image", "case", "kind"}, ...]``, see ``find_inputs``.
-
-    Args:
-        source: a picture, scan, DICOM series folder, store, datalist, or a folder of pictures and scans.
-        avoid: a folder to pass over: that of the results.
-
-    Raises:
-        ScanError: nothing there, or nothing readable among it.
-    """
-    items: list[dict[str, Any]] = []
-    for found in find_inputs(source, avoid):
-        problem = {"problem": found.problem} if found.problem else {}
-        items.append({"image": str(found.image), "case": found.case, "kind": found.kind, **problem})
-    return items
+from monai_ext.networks.clip_architectures import find_architecture
+from monai_ext.networks.clip_weights import FOLDER, HUB
 
 
 def prompt_table(prompts: str | None = None, adapters: str | None = None) -> PromptTable:
@@ -119,15 +103,14 @@ def offline_activation(architecture: Any, weights: str | None, activation: str) 
         activation: see ``load_clip``; ``"weights"`` is looked up by the tag, without fetching anything.
 
     Raises:
-        SettingError: a file of weights for an architecture that is trained with either.
+        SettingError: a file of weights for an architecture that is trained with either, or no such weights.
     """
     if activation != "weights" or weights is None or not isinstance(architecture, str):
         return activation
     if architecture.endswith(".json") or architecture.startswith((HUB, FOLDER)):
         return activation
-    tags = list_pretrained_tags_by_model(architecture)
-    if weights in tags:
-        tags = [weights]
+    tag = find_architecture(architecture).tag_of(weights)
+    tags = [tag] if tag is not None else list_pretrained_tags_by_model(architecture)
     known = {bool(get_pretrained_cfg(architecture, tag).get("quick_gelu")) for tag in tags}
     if len(known) == 2:
         raise SettingError(
@@ -161,6 +144,7 @@ def open_localizer(
 
     Raises:
         WeightsError: weights or adapters are missing or do not belong together.
+        SettingError: no such weights, or a sentence with more tokens than the CLIP reads.
     """
     if adapters is None:
         raise WeightsError(
@@ -169,16 +153,32 @@ def open_localizer(
         )
     clip = localizer.model.clip
     if clip_weights is not None:
-        words = str(clip_weights)
-        tag = isinstance(architecture, str) and "/" not in words and "." not in words and not Path(words).exists()
-        load_clip_weights(
-            clip, find_tag_weights(str(architecture), words, cache_dir) if tag else words, sha256=clip_sha256
+        found = find_architecture(architecture)
+        path = found.weights(clip_weights, cache_dir)[1]
+        load_clip_weights(clip, path, sha256=clip_sha256, native_grid=found.native_grid)
+    model, record = adapted_clip(clip, adapters)
+    if record.stage == 1:
+        raise WeightsError(
+            f"{Path(adapters).name}: only stage 1 was trained, its image adapter does not fit these texts yet; give "
+            "that of stage 2, such as OUTPUT/models/adapters.safetensors",
+            code="weights.stage",
         )
-    model, _ = adapted_clip(clip, adapters)
     blur = (localizer.maps.kernel, localizer.maps.sigma)
     opened = AnomalyLocalizer(model, localizer.prompts, blur=blur)
     opened.eval().requires_grad_(False)
+    check_prompts(clip, [localizer.prompts])
     return opened
+
+
+def check_prompts(clip: ClipModel, prompts: Iterable[ClassPrompts]) -> None:
+    """Refuse sentences that a CLIP cannot read whole, before a run meets them one by one.
+
+    Raises:
+        SettingError: a sentence has more tokens than the CLIP reads.
+    """
+    for one in prompts:
+        if clip.tokenizer is not None:
+            clip.tokenizer([*one.normal, *one.abnormal])
 
 
 def case_score(largest: float, detection: float, domain: str) -> float:
@@ -200,6 +200,7 @@ class LocalizationStep(GuardedStep):
         precision: see `choose_precision`.
         domain: chooses the score of a case, see ``monai_ext.metrics.image_scores``.
         prompts: of each class by name, for batches with a ``class_name``.
+        before: called with the case and the fingerprint of its image; raises to refuse it before the network runs.
     """
 
     def __init__(
@@ -207,13 +208,16 @@ class LocalizationStep(GuardedStep):
         precision: str = "auto",
         domain: str = "Medical",
         prompts: Mapping[str, ClassPrompts] | None = None,
+        before: Callable[[str, str], Any] | None = None,
     ) -> None:
         super().__init__(precision)
-        self.domain, self.prompts = domain, prompts
+        self.domain, self.prompts, self.before = domain, prompts, before
 
     def evaluate(self, engine: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Localize in one picture or volume that could be read."""
         image, volume = batch["image"], batch["kind"][0] != "picture"
+        if self.before is not None:
+            self.before(str(batch["case"][0]), str(image[0].meta["scan_sha256"]))
         found = self._localize(engine, image[0], {key: value[0] for key, value in batch.items() if key != "image"})
         pred = MetaTensor(found.anomaly[None, None])
         engine.state.output = {

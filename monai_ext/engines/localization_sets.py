@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from monai_ext.base import SettingError, find_window
-from monai_ext.engines.localization import class_prompts, localization_items
+from monai_ext.engines.localization import check_prompts, class_prompts
+from monai_ext.engines.localization_inputs import localization_items
 from monai_ext.manifests import PictureEntry, read_picture_list
-from monai_ext.metrics import Calibration, read_calibration
-from monai_ext.networks import ClassPrompts, PromptTable, read_adapters
+from monai_ext.metrics import Calibration, check_normal_cases, read_calibration
+from monai_ext.networks import AnomalyLocalizer, ClassPrompts, PromptTable, read_adapters
 from monai_ext.volumes import PICTURE_ENDINGS
 
 _LISTS = (".jsonl", ".json")
@@ -51,13 +52,27 @@ def evaluation_items(
     return [{**_item(entry), "unit": _unit(entry, pattern), "index": n} for n, entry in enumerate(entries)]
 
 
-def normal_items(source: str, root: str | None = None, section: str = "training") -> list[dict[str, Any]]:
+def normal_items(
+    source: str, root: str | None = None, section: str = "training", rate: float | None = None
+) -> list[dict[str, Any]]:
     """List normal pictures or volumes: those of a list that are labelled 0, or all of a folder.
+
+    Args:
+        source: a list, see ``monai_ext.manifests.read_picture_list``, or what `localization_items` takes.
+        root: folder that a list's paths start from.
+        section: of a datalist.
+        rate: of false positives that they will be asked for.
 
     Raises:
         ManifestError, ScanError: nothing there, or nothing readable.
-        SettingError: a list without a normal case.
+        SettingError: a list without a normal case, too few for the rate, or pictures and volumes together.
     """
+    items = _normal(source, root, section)
+    check_normal_cases(len(items), {"picture" if item["kind"] == "picture" else "volume" for item in items}, rate)
+    return items
+
+
+def _normal(source: str, root: str | None, section: str) -> list[dict[str, Any]]:
     if not str(source).lower().endswith(_LISTS):
         return localization_items(source)
     items = [_item(entry) for entry in read_picture_list(source, root, section=section) if not entry.label]
@@ -71,15 +86,29 @@ def normal_items(source: str, root: str | None = None, section: str = "training"
 
 
 def prompts_by_class(
-    items: Sequence[Mapping[str, Any]], table: PromptTable, dataset: str | None = None, free_text: bool = False
+    items: Sequence[Mapping[str, Any]],
+    table: PromptTable,
+    dataset: str | None = None,
+    free_text: bool = False,
+    network: Any = None,
 ) -> dict[str, ClassPrompts]:
     """Return the sentences of every class of a list, see `class_prompts`.
 
+    Args:
+        items: each with a ``class_name``.
+        table: of states, templates and classes.
+        dataset: whose classes they are.
+        free_text: see `class_prompts`.
+        network: that will read them; the CLIP of an ``AnomalyLocalizer`` is asked whether it can.
+
     Raises:
-        SettingError: a class that the table does not know.
+        SettingError: a class that the table does not know, or a sentence with more tokens than the CLIP reads.
     """
     names = sorted({str(item["class_name"]) for item in items})
-    return {name: class_prompts(name, table, dataset, free_text) for name in names}
+    found = {name: class_prompts(name, table, dataset, free_text) for name in names}
+    if isinstance(network, AnomalyLocalizer):
+        check_prompts(network.model.clip, found.values())
+    return found
 
 
 def calibration_settings(

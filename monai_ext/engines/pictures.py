@@ -45,9 +45,14 @@ def source_pictures(
                 code="setting.class",
             )
         entries = [entry for entry in entries if entry.class_name in classes]
-    for dataset, name in dict.fromkeys((entry.dataset, entry.class_name) for entry in entries):
-        prompts.of_class(name, dataset)
+    source_prompts(entries, prompts)  # an unknown class is told before any file is read
     return entries
+
+
+def source_prompts(entries: Sequence[PictureEntry], prompts: PromptTable) -> list[ClassPrompts]:
+    """Return the sentences of every class of the source sets, each once."""
+    kinds = dict.fromkeys((entry.dataset, entry.class_name) for entry in entries)
+    return [prompts.of_class(name, dataset) for dataset, name in kinds]
 
 
 def usable_pictures(entries: Sequence[PictureEntry], workers: int = 4, check: bool = True) -> list[PictureEntry]:

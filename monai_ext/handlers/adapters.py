@@ -23,19 +23,27 @@ class BestAdapters(BestModel):
         metric: name of a scalar in the evaluator's ``state.metrics``.
         prompts: the sentences of the training.
         smaller_is_better: ``True`` for losses.
+        stage: that is trained, 1 or 2, which the file says.
     """
 
     def __init__(
-        self, folder: str, network: AAClip, metric: str, prompts: PromptTable, smaller_is_better: bool = False
+        self,
+        folder: str,
+        network: AAClip,
+        metric: str,
+        prompts: PromptTable,
+        smaller_is_better: bool = False,
+        stage: int | None = None,
     ) -> None:
         super().__init__(folder, network, metric, smaller_is_better)
+        self.stage = stage
         self.path = Path(folder) / "adapters.safetensors"
         self.model, self.prompts = network, prompts
         self._adapters: dict[str, Tensor] | None = None  # on the first rank
 
     def write(self) -> None:
         """Write the adapters as they are now."""
-        save_adapters(self.model, self.path, self.prompts)
+        save_adapters(self.model, self.path, self.prompts, self.stage)
         self._adapters = _copied(self.model)
 
     def state_dict(self) -> dict[str, Any]:
@@ -87,7 +95,7 @@ class AdapterFiles:
 
     def _keep_last(self) -> None:
         if rank() == 0:
-            save_adapters(self.best.model, self.best.path.with_name("last.safetensors"), self.best.prompts)
+            save_adapters(self.best.model, self.best.path.with_name("last.safetensors"), self.best.prompts, self.stage)
 
     def _finish(self, engine: Engine) -> None:
         if rank():

@@ -8,8 +8,8 @@ import numpy as np
 from ignite.engine import Engine, Events
 from rich.console import Console
 
-from monai_ext.base import SettingError, replacing
-from monai_ext.metrics import Calibration, rate_threshold, write_calibration
+from monai_ext.base import replacing
+from monai_ext.metrics import Calibration, check_normal_cases, rate_threshold, write_calibration
 from monai_ext.outputs import AnomalyWriter, candidate_level
 from monai_ext.outputs.anomaly_writer import PICTURE_COLUMNS, VOLUME_COLUMNS, min_voxels
 from monai_ext.outputs.candidates import table_text
@@ -118,11 +118,7 @@ class NormalCases:
     def _finish(self, engine: Engine) -> None:
         if not self.levels:
             return  # all failed; the step says why
-        if len(self.kinds) > 1:
-            raise SettingError(
-                "calibration: pictures and volumes together, whose rates cannot be compared; calibrate each alone",
-                code="setting.calibration_kind",
-            )
+        check_normal_cases(len(self.levels), self.kinds)
         calibration = Calibration(
             self.kinds.pop(),
             rate_threshold(self.levels, self.rate, self.confidence),

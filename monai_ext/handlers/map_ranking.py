@@ -11,6 +11,8 @@ from torch.nn import functional as F
 from monai_ext.base import gather
 from monai_ext.metrics import PixelScores, auroc
 
+VALIDATION_METRICS = ("val_pixel_ap", "val_pixel_auroc", "val_image_auroc", "val_loss")
+
 
 class MapRanking:
     """Score the maps of an evaluator of AA-CLIP, class by class; the means go to ``state.metrics``.
@@ -55,7 +57,7 @@ class MapRanking:
         # Fewer pictures than ranks: each rank scored all of them.
         same = len(self._rows) == len(engine.state.dataloader.dataset)
         rows = parts[0] if same else [row for part in parts for row in part]
-        found: dict[str, list[float]] = {"val_pixel_ap": [], "val_pixel_auroc": [], "val_image_auroc": []}
+        found: dict[str, list[float]] = {name: [] for name in VALIDATION_METRICS[:-1]}
         for name in sorted({row[0] for row in rows}):
             members = [row for row in rows if row[0] == name]
             pixels = PixelScores()

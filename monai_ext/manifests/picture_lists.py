@@ -2,12 +2,13 @@
 
 import json
 import os
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from monai_ext.base import ManifestError, inside, replacing
+from monai_ext.base import ManifestError, inside, plain_name, replacing
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class PictureEntry:
         label: 0 normal, 1 abnormal.
         class_name: what it shows, a key of the file of prompts such as ``"candle"``.
         dataset: the data set whose names the class has there, such as ``"VisA"``; may be ``None``.
-        case: class and base name, for messages.
+        case: class and base name, for messages, and the line where several of a list share these.
         group: what pictures of one patient or video share; ``None`` where each stands alone.
     """
 
@@ -56,12 +57,14 @@ def read_picture_list(
         section: of a datalist, ``"training"`` by default.
 
     Raises:
-        ManifestError: no such list, a line that is not of that form, a class that is not in it, nothing left, or
-            a path that leaves the root.
+        ManifestError: no such list, a line that is not of that form, a picture that is listed twice, a class that
+            is not in it, nothing left, or a path that leaves the root.
     """
     path = Path(path)
     root = Path(root) if root is not None else path.parent
-    entries = [_entry(record, place, root, dataset) for place, record in _records(path, section)]
+    records = _records(path, section)
+    entries = [_entry(record, f"{path.name}, {place}", root, dataset) for place, record in records]
+    entries = _told_apart(entries, [place for place, _ in records], path.name)
     if classes is not None:
         known = {entry.class_name for entry in entries}
         for name in classes:
@@ -91,6 +94,24 @@ def write_picture_list(
         temporary.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
 
+def _told_apart(entries: Sequence[PictureEntry], places: Sequence[str], name: str) -> list[PictureEntry]:
+    """Add the place in the list to cases that share a name, such as 000 of the normal and of the abnormal."""
+    found: dict[tuple[Path, str], str] = {}
+    for entry, place in zip(entries, places, strict=True):
+        earlier = found.setdefault((entry.image, entry.class_name), place)
+        if earlier != place:
+            raise ManifestError(
+                f"{name}, {place}: {entry.case} is listed in {earlier} already, and would count twice; leave one out",
+                code="manifest.twice",
+                case=entry.case,
+            )
+    shared = Counter(entry.case for entry in entries)
+    return [
+        entry if shared[entry.case] == 1 else replace(entry, case=f"{entry.case} ({place})")
+        for entry, place in zip(entries, places, strict=True)
+    ]
+
+
 def _record(entry: PictureEntry, root: Path) -> dict[str, Any]:
     record: dict[str, Any] = {"image_path": _relative(entry.image, root, entry.case), "label": entry.label}
     record["class_name"] = entry.class_name
@@ -109,7 +130,7 @@ def _relative(path: Path, root: Path, case: str) -> str:
 
 
 def _records(path: Path, section: str | None) -> list[tuple[str, Mapping[str, Any]]]:
-    """Return each record with its place for messages, by the names of the published form."""
+    """Return each record with its place in the list, by the names of the published form."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -117,8 +138,9 @@ def _records(path: Path, section: str | None) -> list[tuple[str, Mapping[str, An
             f"{path.name}: no such list of pictures, or not text; check the path", code="manifest.missing"
         ) from error
     if path.suffix.lower() == ".jsonl":
-        lines = [(f"{path.name}, line {number}", line) for number, line in enumerate(text.splitlines(), start=1)]
-        return [(place, _object(line, place)) for place, line in lines if line.strip()]
+        # Not splitlines, which ends a line at characters that file names may have.
+        lines = [(f"line {number}", line) for number, line in enumerate(text.split("\n"), start=1)]
+        return [(place, _object(line, f"{path.name}, {place}")) for place, line in lines if line.strip()]
     content = _object(text, path.name)
     name = section or "training"
     items = content.get(name)
@@ -127,9 +149,7 @@ def _records(path: Path, section: str | None) -> list[tuple[str, Mapping[str, An
         raise ManifestError(
             f"{path.name}: no section {name!r}; it has {', '.join(map(repr, known)) or 'none'}", code="manifest.section"
         )
-    return [
-        (f"{path.name}, {name}[{n}]", _published(item, f"{path.name}, {name}[{n}]")) for n, item in enumerate(items)
-    ]
+    return [(f"{name}[{n}]", _published(item, f"{path.name}, {name}[{n}]")) for n, item in enumerate(items)]
 
 
 def _object(text: str, place: str) -> Mapping[str, Any]:
@@ -161,6 +181,11 @@ def _entry(record: Mapping[str, Any], place: str, root: Path, dataset: str | Non
     for key, value, needed in (("image_path", image, True), ("class_name", name, True), ("mask_path", mask, False)):
         if not isinstance(value, str | None) or (needed and not value):
             raise ManifestError(f"{place}: {key} is {value!r}; give it as text", code="manifest.field")
+    if plain_name(f"{image}{mask}{name}") != f"{image}{mask}{name}":
+        raise ManifestError(
+            f"{place}: a path or class holds bytes that are no UTF-8; rename the file, or correct the list",
+            code="manifest.encoding",
+        )
     if isinstance(label, bool) or label not in (0, 1):
         raise ManifestError(
             f"{place}: label is {label!r}; give 0 for a normal picture, 1 for an abnormal one", code="manifest.label"

@@ -1,10 +1,12 @@
 """Measures of segmentations, by case and class, and of anomaly localization, by pixel and image."""
 
+from monai_ext.metrics.anomaly_classes import AnomalyClass, ScoredCase, ScoringRules, mean_result
 from monai_ext.metrics.anomaly_tables import ClassResult, Measured, published_figures, write_anomaly_tables
 from monai_ext.metrics.bootstrap import Interval, PixelSketch, image_counts
 from monai_ext.metrics.calibration import (
     Calibration,
     RateThreshold,
+    check_normal_cases,
     rate_threshold,
     read_calibration,
     write_calibration,
@@ -21,6 +23,7 @@ from monai_ext.metrics.ranking import auroc, average_precision, f1_max
 from monai_ext.metrics.score_groups import Bounded
 
 __all__ = [
+    "AnomalyClass",
     "Bounded",
     "Calibration",
     "ClassResult",
@@ -32,13 +35,17 @@ __all__ = [
     "PixelSketch",
     "PublishedScores",
     "RateThreshold",
+    "ScoredCase",
+    "ScoringRules",
     "auroc",
     "average_precision",
     "case_scores",
+    "check_normal_cases",
     "f1_max",
     "image_counts",
     "image_scores",
     "mean_dice",
+    "mean_result",
     "mean_scores",
     "published_figures",
     "published_image_scores",

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import ceil
 from pathlib import Path
@@ -115,12 +115,7 @@ def rate_threshold(values: Sequence[float] | np.ndarray, rate: float, confidence
     n = len(ordered)
     rank = ceil(round((n + 1) * (1 - rate), 9))  # rounded, for 20 * 0.95 is a little more than 19
     if rank > n:
-        needed = ceil(round(1 / rate - 1, 9))
-        raise SettingError(
-            f"calibration: {n} normal cases cannot tell a rate of {rate:g}; give {needed} or more, or a rate of "
-            f"{1 / (n + 1):.3g} or more",
-            code="setting.calibration_cases",
-        )
+        raise _too_few(n, rate)
     threshold = float(ordered[rank - 1])
     exceeding = int((ordered > threshold).sum())
     below, above = _quantile_ranks(n, 1 - rate, confidence)
@@ -136,6 +131,26 @@ def rate_threshold(values: Sequence[float] | np.ndarray, rate: float, confidence
         float(interval.low),
         float(interval.high),
     )
+
+
+def check_normal_cases(cases: int, kinds: Collection[str], rate: float | None = None) -> None:
+    """Refuse normal cases that no threshold can come of, before any of them is looked at.
+
+    Args:
+        cases: how many there are.
+        kinds: of them, ``"picture"`` and ``"volume"``.
+        rate: of false positives that will be asked for.
+
+    Raises:
+        SettingError: pictures and volumes together, or too few cases for the rate.
+    """
+    if len(kinds) > 1:
+        raise SettingError(
+            "calibration: pictures and volumes together, whose rates cannot be compared; calibrate each alone",
+            code="setting.calibration_kind",
+        )
+    if rate is not None and cases < _needed(rate):
+        raise _too_few(cases, rate)
 
 
 def write_calibration(path: str | os.PathLike[str], calibration: Calibration) -> None:
@@ -184,6 +199,18 @@ def read_calibration(path: str | os.PathLike[str], settings: Mapping[str, Any] |
                 code="setting.calibration",
             )
     return found
+
+
+def _needed(rate: float) -> int:
+    return ceil(round(1 / rate - 1, 9))
+
+
+def _too_few(cases: int, rate: float) -> SettingError:
+    return SettingError(
+        f"calibration: {cases} normal cases cannot tell a rate of {rate:g}; give {_needed(rate)} or more, or a rate of "
+        f"{1 / (cases + 1):.3g} or more",
+        code="setting.calibration_cases",
+    )
 
 
 def _reached(ordered: Sequence[float], value: float) -> float:

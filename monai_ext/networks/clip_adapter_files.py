@@ -37,6 +37,7 @@ class AdapterRecord:
         prompts: the sentences of the training; ``None`` if they were not given.
         package_version: of this package when the file was written.
         sha256: of the adapters' names, shapes and values.
+        stage: that was trained last: after 1 the image adapter does not fit yet; ``None`` where the file does not say.
     """
 
     clip: str
@@ -46,15 +47,19 @@ class AdapterRecord:
     prompts: PromptTable | None
     package_version: str
     sha256: str
+    stage: int | None = None
 
 
-def save_adapters(model: AAClip, path: str | os.PathLike[str], prompts: PromptTable | None = None) -> AdapterRecord:
+def save_adapters(
+    model: AAClip, path: str | os.PathLike[str], prompts: PromptTable | None = None, stage: int | None = None
+) -> AdapterRecord:
     """Write the adapters of both stages, and read them back.
 
     Args:
         model: whose adapters to write.
         path: a safetensors file.
         prompts: the sentences that the text adapter was trained with.
+        stage: that was trained last, 1 or 2, if known.
 
     Raises:
         WriteError: the file could not be written.
@@ -69,6 +74,7 @@ def save_adapters(model: AAClip, path: str | os.PathLike[str], prompts: PromptTa
         prompts,
         __version__,
         tensors_sha256(tensors),
+        stage,
     )
     texts = {
         "format": _FORMAT,
@@ -80,6 +86,8 @@ def save_adapters(model: AAClip, path: str | os.PathLike[str], prompts: PromptTa
         "prompts": json.dumps(None if prompts is None else prompts.to_dict()),
         "sha256": record.sha256,
     }
+    if stage is not None:
+        texts["stage"] = str(stage)
     with replacing(path, lambda written: _verify(read_adapters(written)[1], record)) as temporary:
         safetensors.torch.save_file(tensors, temporary, texts)
     return record
@@ -108,6 +116,7 @@ def read_adapters(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], Adap
             None if prompts is None else PromptTable.from_dict(prompts),
             texts["package_version"],
             texts["sha256"],
+            int(texts["stage"]) if "stage" in texts else None,
         )
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(

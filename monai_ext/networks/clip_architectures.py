@@ -75,16 +75,27 @@ class Architecture:
             SettingError: neither a tag of this architecture nor a path.
             WeightsError: the file cannot be fetched.
         """
+        tag = self.tag_of(weights)
+        if tag is None or self.name is None:
+            return Path(weights).name, Path(weights), {}
+        return tag, find_tag_weights(self.name, tag, cache_dir), dict(get_pretrained_cfg(self.name, tag))
+
+    def tag_of(self, weights: str | os.PathLike[str]) -> str | None:
+        """Return the tag that weights are called by, ``None`` if they are a file.
+
+        Raises:
+            SettingError: neither a tag of this architecture nor a path.
+        """
         words, name = os.fspath(weights), self.name
         if Path(words).is_file():
-            return Path(words).name, Path(words), {}
+            return None
         if name is not None and (name.startswith((HUB, FOLDER)) or get_pretrained_cfg(name, words)):
-            return words, find_tag_weights(name, words, cache_dir), dict(get_pretrained_cfg(name, words))
+            return words
         if os.sep not in words and "." not in words:
             tags = list_pretrained_tags_by_model(name) if name else []
             known = f"choose one of {', '.join(tags)}, or give a file" if tags else "give a file of weights"
             raise SettingError(f"{self.tag}: no weights are called {words!r}; {known}", code="setting.clip")
-        return Path(words).name, Path(words), {}
+        return None
 
     def quick_gelu(self, activation: Activation, path: Path | None, trained: Mapping[str, Any] | None) -> bool:
         """Tell whether blocks run QuickGELU, see :func:`load_clip`.

@@ -1,5 +1,6 @@
 """Pictures of a localization: the picture with its map, or a sheet of a volume's most abnormal slices."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -142,4 +143,7 @@ def _outline(panel: Axes, values: np.ndarray, level: float, color: str) -> None:
 def _print(figure: Figure, title: str, path: str | Path) -> None:
     figure.suptitle(title, color="white", fontsize=10)
     figure.supxlabel(_FOOT, color="0.6", fontsize=8)
-    FigureCanvasAgg(figure).print_png(str(path))
+    with warnings.catch_warnings():
+        # Letters that matplotlib's font lacks become boxes, which is no trouble worth a line each.
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)
+        FigureCanvasAgg(figure).print_png(str(path))

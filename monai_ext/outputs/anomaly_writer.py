@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Hashable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +13,7 @@ import numpy as np
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
-from monai_ext.base import GeometryError, ScanError, SettingError, find_window, replacing
+from monai_ext.base import GeometryError, ScanError, SettingError, find_window, plain_name, replacing
 from monai_ext.outputs.anomaly_pictures import anomaly_picture, anomaly_sheet
 from monai_ext.outputs.candidates import candidate_rows, find_candidates, table_text
 from monai_ext.outputs.heatmaps import (
@@ -137,6 +137,18 @@ class AnomalyWriter(MapTransform):
             self.results.append(self._write(out, out[key]))
         return out
 
+    def place_of(self, case: str, fingerprint: str) -> Path:
+        """Return the folder of a case.
+
+        Args:
+            case: the case.
+            fingerprint: of its image, ``scan_sha256`` of its ``meta``.
+
+        Raises:
+            WriteError: a case that is no file name, or another input's results under that name.
+        """
+        return place_for(self.output_dir, case, f"{case}_candidates.json", fingerprint).parent
+
     def _write(self, data: Mapping[Hashable, Any], result: Any) -> CaseResult:
         image, case = data["image"], str(data["case"])
         kind = "picture" if data["kind"] == "picture" else "volume"
@@ -153,9 +165,10 @@ class AnomalyWriter(MapTransform):
         score_rate = known.score_rate_of(score) if known else None
         about = self._about(data, odds, affine, kind) | {"score": score, "score_false_positive_rate": score_rate}
         fingerprint = about["scan_sha256"]
-        folder = place_for(self.output_dir, case, f"{case}_candidates.json", fingerprint).parent
+        folder = self.place_of(case, fingerprint)
         columns = VOLUME_COLUMNS if affine is not None else PICTURE_COLUMNS
         with ExitStack() as files:
+            files.callback(_leave_no_empty, folder)
             # The JSON takes its place last: it vouches for the others.
             json_file = files.enter_context(replacing(folder / f"{case}_candidates.json"))
             json_file.write_text(
@@ -206,7 +219,7 @@ class AnomalyWriter(MapTransform):
         detection = float(data["detection"])
         about: dict[str, Any] = {
             "case": str(data["case"]),
-            "source": str(image.meta["filename_or_obj"]),
+            "source": plain_name(str(image.meta["filename_or_obj"])),
             "scan_sha256": str(image.meta["scan_sha256"]),
             "kind": kind,
             "class": self.class_name,
@@ -253,6 +266,11 @@ class AnomalyWriter(MapTransform):
                 code="scan.calibration",
                 case=case,
             )
+
+
+def _leave_no_empty(folder: Path) -> None:
+    with suppress(OSError):  # it holds files, as it should, or never came to be
+        folder.rmdir()
 
 
 def min_voxels(kind: str, affine: np.ndarray | None, min_volume_mm3: float, min_area_px: int) -> int:

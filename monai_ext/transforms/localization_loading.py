@@ -12,7 +12,7 @@ from monai.transforms import Compose, Invertd, MapTransform, Orientationd, Trans
 
 from monai_ext.base import ScanError
 from monai_ext.transforms.clip_picture import ClipMask
-from monai_ext.transforms.read_picture import read_mask, read_picture
+from monai_ext.transforms.read_picture import check_label, read_mask, read_picture
 from monai_ext.transforms.read_scan import ReadScand, scan_tensor
 from monai_ext.volumes import Scan, VolumeStore
 
@@ -33,7 +33,7 @@ class LoadInput(Transform):
 
     Raises:
         ScanError: unreadable, not in HU, or fewer than three slices.
-        LabelError: a mask cannot be read, has another size, or was stored with loss.
+        LabelError: a mask cannot be read, has another size, was stored with loss, or contradicts ``abnormal``.
     """
 
     def __init__(self, assume_hu: bool = False, mask_size: Sequence[int] | None = None) -> None:
@@ -53,6 +53,7 @@ class LoadInput(Transform):
         _check_slices(out["image"], str(out["case"]))
         if "mask" in out:
             out["mask"] = (out["mask"] > 0).to(torch.uint8)
+            check_label(out.get("abnormal"), int(out["mask"].sum()), str(out["case"]))
             out = self.turn_mask(out)
         turned: dict[Hashable, Any] = self.turn(out)
         return turned
@@ -66,6 +67,7 @@ class LoadInput(Transform):
         out["image"] = MetaTensor(torch.from_numpy(picture.transpose(2, 0, 1).copy()), meta=meta)
         if "mask" in out:
             mask = read_mask(out["mask"], case, picture.shape[:2])
+            check_label(out.get("abnormal"), int(mask.sum()), case)
             out["mask"] = ClipMask(self.mask_size or mask.shape)(mask)
         return out
 

@@ -121,14 +121,28 @@ class ReadPictured(MapTransform):
         height, width = picture.shape[:2]
         path = out.get(self.mask_key)
         mask = read_mask(path, case, (height, width)) if path else np.zeros((height, width), np.uint8)
-        if path and mask.any() and not out.get(self.label_key, 1):
-            raise LabelError(
-                f"{case}: labelled normal, but {int(mask.sum())} pixels of its mask are abnormal; mend label or mask",
-                code="label.contradiction",
-                case=case,
-            )
+        check_label(out.get(self.label_key), int(mask.sum()), str(case))
         out[self.mask_key] = mask
         return out
+
+
+def check_label(label: Any, abnormal_pixels: int, case: str) -> None:
+    """Refuse a normal picture or volume whose mask is not empty.
+
+    Args:
+        label: 0 or 1, ``None`` where there is none.
+        abnormal_pixels: of its mask.
+        case: what errors call it.
+
+    Raises:
+        LabelError: label and mask contradict each other.
+    """
+    if label is not None and not label and abnormal_pixels:
+        raise LabelError(
+            f"{case}: labelled normal, but {abnormal_pixels} pixels of its mask are abnormal; mend label or mask",
+            code="label.contradiction",
+            case=case,
+        )
 
 
 @contextmanager

@@ -142,6 +142,11 @@ def test_inside_refuses_what_leaves_the_root(tmp_path: Path, path: str) -> None:
     assert str(tmp_path) not in str(caught.value)
 
 
+def test_inside_refuses_a_null_character(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match=r"^a\?b: a null character"):
+        inside(tmp_path, "x/a\0b.png")
+
+
 def test_inside_is_not_confused_by_links_in_a_circle(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")

@@ -125,6 +125,9 @@ def test_the_zoo_runs_both_stages_and_they_leave_what_the_readme_promises(
         assert choice["stage"] == stage
         assert choice["value"] == max(row["val_pixel_ap"] for row in rows)
         assert choice["rule"] in told
+    for name in ("adapters.safetensors", "last.safetensors"):
+        assert read_adapters(folder / "stage_1" / "models" / name)[1].stage == 1
+        assert read_adapters(folder / "models" / name)[1].stage == 2
     record = read_adapters(folder / "models" / "adapters.safetensors")[1]
     assert record.clip == "own configuration/random"
     assert record.prompts is not None
@@ -225,6 +228,18 @@ def test_an_all_normal_set_trains_and_keeps_the_last(
     assert json.loads((tmp_path / "models" / "choice.json").read_text())["rule"].startswith("the last epoch")
 
 
+def test_a_sentence_too_long_is_told_before_anything_is_written(
+    adaptation: dict[str, Any], pictures: Path, tmp_path: Path
+) -> None:
+    table = json.loads((pictures / "prompts.json").read_text())
+    table["datasets"]["toy"]["classes"] = {**CLASSES, "liver": "very " * 90 + "long liver"}
+    (tmp_path / "prompts.json").write_text(json.dumps(table))
+    with pytest.raises(RuntimeError) as caught:
+        run({**adaptation, "prompts": str(tmp_path / "prompts.json"), "output_dir": str(tmp_path / "run")})
+    assert "the CLIP reads 77; shorten the name or the template" in sentence(caught)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
@@ -235,6 +250,9 @@ def test_an_all_normal_set_trains_and_keeps_the_last(
         ({"resume": True}, "holds no checkpoint_iteration=N.pt"),
         ({"held_out": 1.5}, "held_out: 1.5 is no share"),
         ({"check_pictures": "perhaps"}, "check_pictures: 'perhaps' is neither true nor false"),
+        ({"epochs": 0}, "epochs: 0; give a whole number from 1 on"),
+        ({"choose_by": "auc"}, "choose_by: 'auc'; give one of val_pixel_ap"),
+        ({"classes": "candle"}, "classes: 'candle'; give a list of names"),
     ],
 )
 def test_what_the_user_can_mend_is_one_sentence(
@@ -244,6 +262,7 @@ def test_what_the_user_can_mend_is_one_sentence(
         run({**adaptation, "output_dir": str(tmp_path / "run"), **change})
     assert sentence(caught).startswith(expected) or expected in sentence(caught)
     assert not (tmp_path / "run" / "models").exists()
+    assert not (tmp_path / "run" / "stage_1" / "models").exists()
 
 
 def test_the_augmentation_is_the_published_one_and_moves_masks_along(adaptation: dict[str, Any]) -> None:

@@ -14,7 +14,16 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
 def test_help_names_every_verb() -> None:
     found = run("--help")
     assert found.returncode == 0
-    for verb in ("demo", "prepare", "checkpoint", "bundle-path", "config-path"):
+    for verb in (
+        "demo",
+        "prepare",
+        "localize",
+        "few-shot",
+        "import-adapters",
+        "checkpoint",
+        "bundle-path",
+        "config-path",
+    ):
         assert verb in found.stdout
 
 

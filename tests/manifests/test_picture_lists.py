@@ -16,7 +16,8 @@ ABNORMAL = {"image_path": "pcb3/bad/7.JPG", "mask_path": "pcb3/mask/7.png", "lab
 
 def lines(folder: Path, rows: Sequence[Any], name: str = "full-shot.jsonl") -> Path:
     path = folder / name
-    path.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows))  # no final newline
+    content = "\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows)  # no final newline
+    path.write_text(content, encoding="utf-8")
     return path
 
 
@@ -49,6 +50,33 @@ def test_monai_datalists(tmp_path: Path) -> None:
     assert len(read_picture_list(path, section="test")) == 1
     with pytest.raises(ManifestError, match=r"no section 'validation'; it has 'training', 'test'"):
         read_picture_list(path, section="validation")
+
+
+def test_pictures_of_one_name_are_told_apart_by_their_line(tmp_path: Path) -> None:
+    """As published sets have them: the same number among the normal and the abnormal."""
+    rows = [NORMAL, {**NORMAL, "image_path": "candle/bad/000.JPG", "label": 1}, ABNORMAL]
+    cases = [entry.case for entry in read_picture_list(lines(tmp_path, rows))]
+    assert cases == ["candle/000 (line 1)", "candle/000 (line 2)", "pcb3/7"]
+
+
+def test_a_picture_listed_twice_would_count_twice(tmp_path: Path) -> None:
+    rows = [NORMAL, ABNORMAL, {**NORMAL, "image_path": "./candle/good/000.JPG"}]
+    with pytest.raises(ManifestError, match=r"^full-shot.jsonl, line 3: candle/000 is listed in line 1 already"):
+        read_picture_list(lines(tmp_path, rows))
+    rows[2] = {**NORMAL, "class_name": "wax"}  # as another class it is another question
+    assert len(read_picture_list(lines(tmp_path, rows))) == 3
+
+
+def test_letters_that_end_a_line_elsewhere_are_part_of_a_name(tmp_path: Path) -> None:
+    row = {**NORMAL, "image_path": "a\u2028b\x85c.png"}
+    (entry,) = read_picture_list(lines(tmp_path, [json.dumps(row, ensure_ascii=False)]))
+    assert entry.image.name == "a\u2028b\x85c.png"
+
+
+def test_names_that_no_table_could_hold_are_refused(tmp_path: Path) -> None:
+    rows = [NORMAL, json.dumps(NORMAL).replace("000", "gr\\udcfcn")]
+    with pytest.raises(ManifestError, match=r"^full-shot.jsonl, line 2: a path or class holds bytes that are no UTF-8"):
+        read_picture_list(lines(tmp_path, rows))
 
 
 def test_classes_are_chosen_by_name(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """The localization bundle: where things lie, what is said, what goes on when a case cannot be used."""
 
 import csv
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -251,3 +253,78 @@ def _write_series(nifti: Path, folder: Path) -> None:
             cut.SetMetaData(tag, value)
         writer.SetFileName(str(folder / f"{z:03d}.dcm"))
         writer.Execute(cut)
+
+
+@pytest.mark.parametrize(
+    ("configs", "change", "expected"),
+    [
+        (["inference"], {"precision": "fp8"}, "precision: 'fp8' is unknown; choose one of"),
+        (["inference"], {"smooth_mm": "x"}, "smooth_mm: 'x'; give a number from 0 to 99.9"),
+        (["inference"], {"device": "qpu"}, "device: 'qpu' cannot be used here"),
+        (["inference", "evaluate"], {"replicates": 2.5}, "replicates: 2.5; give a whole number from 0 on"),
+        (["inference", "calibrate"], {"false_positive_rate": "x"}, "false_positive_rate: 'x'; give a number between"),
+    ],
+)
+def test_a_wrong_setting_is_told_before_any_case_is_read(
+    run_flow: Run, tiny: dict[str, Any], tmp_path: Path, configs: list[str], change: dict[str, Any], expected: str
+) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(RuntimeError) as caught:
+        run_flow(BUNDLE, configs, False, {**tiny, "dataset_dir": str(tmp_path), "output_dir": str(out), **change})
+    assert sentence(caught).startswith(expected)
+    assert not out.exists()
+
+
+def test_a_name_that_is_no_utf_8_is_localized_too(run_flow: Run, mirror: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    path = os.fsencode(tmp_path / "in") + b"/gr\xfcn.png"  # as Latin-1 has it
+    with open(path, "wb") as file:
+        Image.fromarray(np.full((31, 37), 20, np.uint8)).save(file, "PNG")
+    for source in (tmp_path / "in", os.fsdecode(path)):
+        settings = {**mirror, "dataset_dir": str(source), "output_dir": str(tmp_path / "out")}
+        run_flow(BUNDLE, ["inference"], False, {**settings, "overlay": False})
+        content = json.loads((tmp_path / "out" / "gr_n" / "gr_n_candidates.json").read_text(encoding="utf-8"))
+        assert content["source"] == "gr_n.png"
+
+
+class Never(torch.nn.Module):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("the network ran")
+
+
+def test_results_of_another_input_are_noticed_before_the_network_runs(
+    run_flow: Run, mirror: dict[str, Any], tmp_path: Path
+) -> None:
+    settings = {**mirror, "dataset_dir": str(tmp_path / "x.png"), "output_dir": str(tmp_path / "out")}
+    Image.fromarray(np.full((31, 37), 20, np.uint8)).save(tmp_path / "x.png")
+    run_flow(BUNDLE, ["inference"], False, {**settings, "overlay": False})
+    Image.fromarray(np.full((31, 37), 30, np.uint8)).save(tmp_path / "x.png")
+    with pytest.raises(RuntimeError) as caught:
+        run_flow(BUNDLE, ["inference"], False, {**settings, "network": Never()})
+    assert "x: x_candidates.json exists and is the result of another scan" in sentence(caught)
+
+
+def test_letters_that_the_font_lacks_are_drawn_without_a_word(
+    run_flow: Run, mirror: dict[str, Any], tmp_path: Path
+) -> None:
+    Image.fromarray(np.full((31, 37), 20, np.uint8)).save(tmp_path / "\u65e5\u672c.png")
+    run_flow(
+        BUNDLE, ["inference"], False, {**mirror, "dataset_dir": str(tmp_path), "output_dir": str(tmp_path / "out")}
+    )
+    assert len(list((tmp_path / "out").glob("*/*_overlay.png"))) == 1
+
+
+def test_a_case_that_cannot_be_written_leaves_no_folder(
+    run_flow: Run, mirror: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.fromarray(np.full((31, 37), 20, np.uint8)).save(tmp_path / "x.png")
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr("monai_ext.outputs.anomaly_writer.save_heat_picture", full)
+    settings = {**mirror, "dataset_dir": str(tmp_path / "x.png"), "output_dir": str(tmp_path / "out")}
+    with pytest.raises(RuntimeError) as caught:
+        run_flow(BUNDLE, ["inference"], False, {**settings, "overlay": False})
+    assert "x_anomaly.tif: could not be written (No space left on device)" in sentence(caught)
+    assert not list((tmp_path / "out").rglob("*"))
