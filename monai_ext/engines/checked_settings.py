@@ -8,6 +8,7 @@ import torch
 
 from monai_ext.base import SettingError, as_numbers, check_output, is_number
 from monai_ext.engines.precision import choose_precision
+from monai_ext.engines.run_checks import check_device
 from monai_ext.handlers.map_ranking import VALIDATION_METRICS
 
 Rule = tuple[Callable[[Any], bool], str]
@@ -82,19 +83,7 @@ def check_settings(**settings: Any) -> None:
         if name in _RULES and not _RULES[name][0](value):
             raise SettingError(f"{name}: {value!r}; give {_RULES[name][1]}", code="setting.value")
     if "device" in settings:
-        device = _checked_device(settings["device"])
-        choose_precision(settings.get("precision", "auto"), device)
+        check_device(settings["device"])
+        choose_precision(settings.get("precision", "auto"), torch.device(settings["device"]))
     if "output_dir" in settings:
         check_output(settings["output_dir"])
-
-
-def _checked_device(device: Any) -> torch.device:
-    try:
-        found = torch.device(device)
-        torch.empty(0, device=found)
-    except (RuntimeError, AssertionError, TypeError) as error:  # torch without CUDA asserts
-        raise SettingError(
-            f"device: {str(device)!r} cannot be used here; give cpu, or a card that nvidia-smi lists, such as cuda:0",
-            code="setting.device",
-        ) from error
-    return found

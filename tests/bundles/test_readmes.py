@@ -191,7 +191,11 @@ def test_the_whole_readme_in_a_shell(
     ]
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        ["bash", "-c", "\n".join([*lines, text(bundle)])], cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8"
+        ["bash", "-c", "\n".join([*lines, text(bundle)])],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        encoding="utf-8",
     )
     assert done.returncode == 0, done.stderr
     (check_pretraining if bundle == PRETRAIN else check_segmentation)(tmp_path)

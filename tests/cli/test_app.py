@@ -8,7 +8,9 @@ import pytest
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "monai_ext", *words], capture_output=True, encoding="utf-8", timeout=120)
+    return subprocess.run(
+        [sys.executable, "-m", "monai_ext", *words], capture_output=True, encoding="utf-8", timeout=120
+    )
 
 
 def test_help_names_every_verb() -> None:

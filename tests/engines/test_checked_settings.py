@@ -50,7 +50,7 @@ def test_right_values_pass(tmp_path: Path) -> None:
 
 
 def test_a_device_that_is_not_there() -> None:
-    with pytest.raises(SettingError, match=r"^device: 'qpu' cannot be used here; give cpu, or a card"):
+    with pytest.raises(SettingError, match=r"^device: 'qpu' cannot be used on this computer; choose among cpu"):
         check_settings(device="qpu")
     with pytest.raises(SettingError, match=r"^precision: fp16 needs a CUDA card"):
         check_settings(device="cpu", precision="fp16")

@@ -106,7 +106,9 @@ def test_folder_that_cannot_be_listed_is_said(tmp_path, monkeypatch):
     items = {item.relative: str(item.problem) for item in find_sources(tmp_path).sources}
     assert items["a.nii"] == "None"
     assert items["closed"].startswith("closed: the folder cannot be listed (Permission denied); make it readable")
-    with pytest.raises(ScanError, match=r"^closed: the folder cannot be listed \(Permission denied\); make it readable"):
+    with pytest.raises(
+        ScanError, match=r"^closed: the folder cannot be listed \(Permission denied\); make it readable"
+    ):
         find_sources(tmp_path / "closed")
 
 

@@ -260,7 +260,7 @@ def _write_series(nifti: Path, folder: Path) -> None:
     [
         (["inference"], {"precision": "fp8"}, "precision: 'fp8' is unknown; choose one of"),
         (["inference"], {"smooth_mm": "x"}, "smooth_mm: 'x'; give a number from 0 to 99.9"),
-        (["inference"], {"device": "qpu"}, "device: 'qpu' cannot be used here"),
+        (["inference"], {"device": "qpu"}, "device: 'qpu' cannot be used on this computer"),
         (["inference", "evaluate"], {"replicates": 2.5}, "replicates: 2.5; give a whole number from 0 on"),
         (["inference", "calibrate"], {"false_positive_rate": "x"}, "false_positive_rate: 'x'; give a number between"),
     ],
