@@ -13,15 +13,17 @@ def demo(
         typer.Option("--input", help="A CT scan of yours to segment too: a file or a DICOM series folder."),
     ] = None,
     output: Annotated[Path, typer.Option(help="Folder for results and the report.")] = Path("monai_ext_demo"),
-    minutes: Annotated[float, typer.Option(help="Time for everything on two CPU cores; training is scaled to it.")] = 5,
+    minutes: Annotated[
+        float, typer.Option(help="Time for everything on two CPU cores; training is scaled to it.")
+    ] = 10,
     seed: Annotated[int, typer.Option(help="Chooses the patients and every random draw.")] = 0,
     assume_hu: Annotated[
         bool, typer.Option("--assume-hu", help="Take the values of your scan for HU although they do not look so.")
     ] = False,
 ) -> None:
-    """See the whole way in five minutes: make patients, pretrain, fine-tune, score, segment, report.
+    """See the whole way in ten minutes: pretrain, fine-tune, segment, adapt, localize lesions, report.
 
-    Needs no data, no graphics card and no network.
+    Patients are made up. Needs no data, no graphics card and no network.
 
     Example: python -m monai_ext demo --input my_ct.nii.gz --output demo
     """
@@ -32,3 +34,4 @@ def demo(
     console.print(f"[bold]Done in {sum(result.seconds.values()) / 60:.1f} minutes.[/bold] Research use only.")
     console.print(f"  report:        {result.folder / 'index.html'}", markup=False)
     console.print(f"  segmentations: {result.folder / 'segmentations'}", markup=False)
+    console.print(f"  lesions:       {result.folder / 'lesions' / 'localizations'}", markup=False)

@@ -10,6 +10,9 @@ _FIXED_S = 75.0
 _PRETRAIN_STEP_S = 0.14
 _FINETUNE_STEP_S = 0.14
 _PRETRAIN_SHARE = 0.56
+# The same of the second half: patients, scores, calibration and localization, and an epoch of stage 2.
+_LESION_FIXED_S = 170.0
+_ADAPTATION_EPOCH_S = 8.0
 
 
 @dataclass(frozen=True)
@@ -20,11 +23,13 @@ class DemoPlan:
         patients: phantoms per section of the datalist.
         pretrain_epochs: epochs of `PRETRAIN_STEPS` iterations.
         finetune_epochs: epochs of `FINETUNE_STEPS` iterations.
+        adaptation_epochs: of stage 2 of the small CLIP.
     """
 
     patients: dict[str, int]
     pretrain_epochs: int
     finetune_epochs: int
+    adaptation_epochs: int
 
 
 PRETRAIN_STEPS = 30
@@ -32,7 +37,7 @@ FINETUNE_STEPS = 32
 
 
 def plan_demo(minutes: float) -> DemoPlan:
-    """Divide the time between pretraining and fine-tuning.
+    """Give each half of the demonstration half of the time, and divide the first between pretraining and fine-tuning.
 
     Args:
         minutes: for the whole demonstration on two CPU cores.
@@ -40,13 +45,15 @@ def plan_demo(minutes: float) -> DemoPlan:
     Raises:
         SettingError: too short to train at all.
     """
-    training_s = 60 * minutes - _FIXED_S
-    if not training_s >= 15:
-        raise SettingError(f"minutes: {minutes:g} leaves no time to train; give at least 1.5", code="setting.minutes")
+    half_s = 30 * minutes
+    training_s, adaptation_s = half_s - _FIXED_S, half_s - _LESION_FIXED_S
+    if not (training_s >= 15 and adaptation_s >= 2 * _ADAPTATION_EPOCH_S):
+        raise SettingError(f"minutes: {minutes:g} leaves no time to train; give at least 6.5", code="setting.minutes")
     pretrain = training_s * _PRETRAIN_SHARE / (_PRETRAIN_STEP_S * PRETRAIN_STEPS)
     finetune = training_s * (1 - _PRETRAIN_SHARE) / (_FINETUNE_STEP_S * FINETUNE_STEPS)
     return DemoPlan(
         patients={"training": 16, "validation": 1, "test": 3},
         pretrain_epochs=max(2, int(pretrain)),
         finetune_epochs=max(2, int(finetune)),
+        adaptation_epochs=int(adaptation_s / _ADAPTATION_EPOCH_S),
     )

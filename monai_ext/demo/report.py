@@ -1,26 +1,23 @@
 """The demonstration's page: what happened, as pictures and tables, and the commands for one's own data."""
 
-import base64
 import csv
-import io
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jinja2 import Environment, PackageLoader
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from monai_ext import __version__
 from monai_ext.base import replacing
+from monai_ext.demo.lesion_report import lesion_context
+from monai_ext.demo.pictures import figure_data, png_data
 from monai_ext.demo.plan import DemoPlan
+from monai_ext.demo.result import DemoResult
 from monai_ext.demo.workflow import bundle_command
 
-if TYPE_CHECKING:
-    from monai_ext.demo.run import DemoResult
 
-
-def write_report(result: "DemoResult", plan: DemoPlan) -> Path:
+def write_report(result: DemoResult, plan: DemoPlan) -> Path:
     """Write ``index.html``, one file that needs nothing beside it.
 
     Args:
@@ -52,6 +49,7 @@ def write_report(result: "DemoResult", plan: DemoPlan) -> Path:
             overlays=_overlays(folder / "segmentations", result.scans),
             notes=result.notes,
             commands=_commands(),
+            lesions=lesion_context(folder / "lesions"),
         )
     )
     with replacing(folder / "index.html") as temporary:
@@ -75,14 +73,12 @@ def _curves(pretraining: list[dict[str, Any]], finetuning: list[dict[str, Any]])
     left.legend(fontsize=8)
     right.plot([r["iteration"] for r in finetuning], [r["train_loss"] for r in finetuning], color="tab:green")
     right.set(title="Fine-tuning: cross-entropy + Dice loss", xlabel="iteration", ylabel="loss")
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
-    return _data(buffer.getvalue())
+    return figure_data(figure)
 
 
 def _previews(folder: Path) -> list[str]:
     pictures = sorted(folder.glob("epoch_*.png"))
-    return [_data(path.read_bytes()) for path in dict.fromkeys([pictures[0], pictures[-1]])] if pictures else []
+    return [png_data(path.read_bytes()) for path in dict.fromkeys([pictures[0], pictures[-1]])] if pictures else []
 
 
 def _scores(path: Path) -> dict[str, Any]:
@@ -112,14 +108,10 @@ def _overlays(folder: Path, cases: list[str]) -> list[dict[str, str]]:
             {
                 "case": case,
                 "file": f"segmentations/{case}/{case}_seg.nii.gz",
-                "picture": _data(picture.read_bytes()),
+                "picture": png_data(picture.read_bytes()),
             }
         )
     return found
-
-
-def _data(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 def _commands() -> list[tuple[str, str]]:
@@ -134,6 +126,7 @@ def _commands() -> list[tuple[str, str]]:
         "output_dir": "segmentations",
         "weights": "finetuning/models/model.pt",
     }
+    adapt = {"dataset_dir": "MY_PICTURES", "output_dir": "adaptation"}
     return [
         (
             "Prepare a folder of CT scans (NIfTI, NRRD, MHA or DICOM series)",
@@ -145,4 +138,12 @@ def _commands() -> list[tuple[str, str]]:
             bundle_command("hi_end_mae_ct_segmentation", ["train"], finetune),
         ),
         ("Segment", bundle_command("hi_end_mae_ct_segmentation", ["inference"], segment)),
+        (
+            "Adapt a CLIP to lesions or defects (MY_PICTURES/full-shot.jsonl lists pictures, masks and classes)",
+            bundle_command("aa_clip_lesion_localization", ["train"], adapt),
+        ),
+        (
+            "Find what looks abnormal in pictures or CT scans",
+            "python -m monai_ext localize MY_SCANS --class liver --adapters adaptation/models/adapters.safetensors",
+        ),
     ]

@@ -1,26 +1,19 @@
-"""The whole way on made-up patients: prepare, pretrain, fine-tune, evaluate, segment, report."""
+"""The whole way on made-up patients: prepare, pretrain, fine-tune, evaluate, segment, localize lesions, report."""
 
 import json
 import shutil
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from monai_ext.base import ManifestError, ScanError, SettingError, check_output, replacing
-from monai_ext.demo.plan import FINETUNE_STEPS, PRETRAIN_STEPS, DemoPlan, plan_demo
+from monai_ext.demo.localization import demonstrate_localization
+from monai_ext.demo.plan import plan_demo
 from monai_ext.demo.report import write_report
-from monai_ext.demo.workflow import run_bundle
-from monai_ext.volumes import find_scans, prepare, read_scan, write_phantoms
+from monai_ext.demo.result import DemoResult
+from monai_ext.demo.segmentation import SHOWN, demonstrate_segmentation
+from monai_ext.volumes import find_scans, read_scan
 
-PRETRAIN, SEGMENT = "hi_end_mae_ct_pretrain", "hi_end_mae_ct_segmentation"
-SHOWN = "phantom_test_00"  # the patient that is segmented for the report
-# Coarse enough that an organ fits into the window of the tiny network, and quick.
-SHAPE, SPACING_MM = (96, 72, 84), (4.0, 4.0, 4.0)
 # Nine classes of float32 logits on the scan's own grid; this many voxels need about 9 GB of memory.
 LARGEST_VOXELS = 80_000_000
 # Its parts are overwritten by a new demonstration; anything else in the folder is left alone.
@@ -31,32 +24,14 @@ _OURS = (
     "finetuning",
     "evaluation",
     "segmentations",
+    "lesions",
     "demo.json",
     "index.html",
 )
 
 
-@dataclass
-class DemoResult:
-    """What the report tells.
-
-    Attributes:
-        folder: the demonstration's folder.
-        minutes: asked for.
-        seconds: spent, by stage.
-        scans: segmented, by case: phantom or the user's.
-        notes: what the user should know, such as a scan left out.
-    """
-
-    folder: Path
-    minutes: float
-    seconds: dict[str, float] = field(default_factory=dict)
-    scans: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-
 def run_demo(
-    output: str | Path, scan: str | Path | None = None, minutes: float = 5, seed: int = 0, assume_hu: bool = False
+    output: str | Path, scan: str | Path | None = None, minutes: float = 10, seed: int = 0, assume_hu: bool = False
 ) -> DemoResult:
     """Run the demonstration and write ``index.html``.
 
@@ -78,71 +53,11 @@ def run_demo(
     check_output(folder)
     chosen = _check_scan(scan, result, assume_hu)
     _make_room(folder)
-    with _stage(result, "phantoms", "Making patients"):
-        datalist = write_phantoms(folder / "phantoms", plan.patients, seed, SHAPE, SPACING_MM)
-    with _stage(result, "store", "Preparing the volume store"):
-        prepare(datalist, folder / "store", spacing_mm=SPACING_MM, sections=["training"], workers=2, progress=True)
-    with _stage(result, "pretraining", "Pretraining on the scans alone"):
-        run_bundle(PRETRAIN, ["train", "tiny", "tiny_train"], _pretrain_settings(folder, plan, seed), True)
-    with _stage(result, "finetuning", "Fine-tuning on labelled scans"):
-        run_bundle(SEGMENT, ["train", "tiny", "tiny_train"], _finetune_settings(folder, plan, seed), True)
-    with _stage(result, "evaluation", "Scoring unseen patients"):
-        run_bundle(SEGMENT, ["inference", "evaluate", "tiny"], _evaluate_settings(folder), False)
-    with _stage(result, "segmentation", "Segmenting"):
-        for source in [folder / "phantoms" / "images" / f"{SHOWN}.nii.gz", *chosen]:
-            settings = _segment_settings(folder, source) | {"assume_hu": assume_hu}
-            workflow = run_bundle(SEGMENT, ["inference", "tiny"], settings, False)
-            result.scans += workflow.parser.get_parsed_content("step").done
+    demonstrate_segmentation(result, plan, seed, chosen, assume_hu)
+    demonstrate_localization(result, plan, seed)
     (folder / "demo.json").write_text(json.dumps({"minutes": minutes, "seconds": result.seconds}), encoding="utf-8")
     write_report(result, plan)
     return result
-
-
-def _pretrain_settings(folder: Path, plan: DemoPlan, seed: int) -> dict[str, Any]:
-    scans = plan.patients["training"] - 1  # one is held out
-    return {
-        "dataset_dir": str(folder / "store"),
-        "output_dir": str(folder / "pretraining"),
-        "epochs": plan.pretrain_epochs,
-        "warmup_epochs": 1,
-        "held_out": 0.01,
-        "crops_per_scan": -(-PRETRAIN_STEPS * 4 // scans),
-        "val_crops_per_scan": 16,
-        "val_interval": max(1, plan.pretrain_epochs // 4),
-        "preview_interval": 1,
-        "ckpt_interval": 100_000,
-        "seed": seed,
-    }
-
-
-def _finetune_settings(folder: Path, plan: DemoPlan, seed: int) -> dict[str, Any]:
-    return {
-        "dataset_dir": str(folder / "phantoms"),
-        "output_dir": str(folder / "finetuning"),
-        "pretrained": str(folder / "pretraining" / "models" / "model.pt"),
-        "epochs": plan.finetune_epochs,
-        "crops_per_scan": -(-FINETUNE_STEPS * 2 // plan.patients["training"]),
-        "val_interval": max(1, plan.finetune_epochs // 2),
-        "ckpt_interval": 100_000,
-        "seed": seed,
-    }
-
-
-def _evaluate_settings(folder: Path) -> dict[str, Any]:
-    return {
-        "dataset_dir": str(folder / "phantoms"),
-        "output_dir": str(folder / "evaluation"),
-        "weights": str(folder / "finetuning" / "models" / "model.pt"),
-    }
-
-
-def _segment_settings(folder: Path, scan: Path) -> dict[str, Any]:
-    return {
-        "dataset_dir": str(scan),
-        "output_dir": str(folder / "segmentations"),
-        "weights": str(folder / "finetuning" / "models" / "model.pt"),
-        "overlay": True,
-    }
 
 
 def _check_scan(scan: str | Path | None, result: DemoResult, assume_hu: bool) -> list[Path]:
@@ -194,11 +109,3 @@ def _make_room(folder: Path) -> None:
                 path.unlink(missing_ok=True)
     with replacing(mark) as temporary:
         temporary.write_text("{}", encoding="utf-8")
-
-
-@contextmanager
-def _stage(result: DemoResult, name: str, title: str) -> Iterator[None]:
-    Console(stderr=True).rule(title, align="left")
-    start = time.monotonic()
-    yield
-    result.seconds[name] = round(time.monotonic() - start, 1)

@@ -7,21 +7,22 @@ import numpy as np
 import pytest
 
 from monai_ext.base import ManifestError, ScanError, SettingError, WriteError
-from monai_ext.demo import run
+from monai_ext.demo import segmentation
 from monai_ext.demo.plan import plan_demo
 from monai_ext.demo.run import run_demo
 
 
 def test_minutes_scale_training_alone() -> None:
-    short, long = plan_demo(3), plan_demo(6)
+    short, long = plan_demo(7), plan_demo(14)
     assert short.patients == long.patients
     assert long.finetune_epochs > 1.8 * short.finetune_epochs
     assert long.pretrain_epochs > 1.8 * short.pretrain_epochs
+    assert long.adaptation_epochs > 1.8 * short.adaptation_epochs
 
 
-@pytest.mark.parametrize("minutes", [0, 1, -5, float("nan")])
+@pytest.mark.parametrize("minutes", [0, 1, -5, 6, float("nan")])
 def test_too_little_time_is_said(minutes: float) -> None:
-    with pytest.raises(SettingError, match=r"leaves no time to train; give at least 1\.5"):
+    with pytest.raises(SettingError, match=r"leaves no time to train; give at least 6\.5"):
         plan_demo(minutes)
 
 
@@ -56,7 +57,7 @@ def stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*_: object) -> None:
         raise TrainingBeginsError
 
-    monkeypatch.setattr(run, "write_phantoms", stop)
+    monkeypatch.setattr(segmentation, "write_phantoms", stop)
 
 
 @pytest.mark.usefixtures("stopped")
@@ -114,7 +115,7 @@ def test_an_output_that_is_a_file_is_one_sentence(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("default")
 def test_the_whole_way_with_a_real_scan(tmp_path: Path, shared_ct: Path) -> None:
     source = shared_ct / "abdomen_slab_3mm.nii.gz"
-    result = run_demo(tmp_path / "demo", scan=source, minutes=5)
+    result = run_demo(tmp_path / "demo", scan=source, minutes=10)
     page = (result.folder / "index.html").read_text()
     assert "No trained weights ship" in page
     labels = nib.load(result.folder / "segmentations" / "abdomen_slab_3mm" / "abdomen_slab_3mm_seg.nii.gz")
