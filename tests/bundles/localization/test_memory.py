@@ -26,7 +26,7 @@ class Watch:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
         self.after.append(pages * os.sysconf("SC_PAGE_SIZE"))
 
 
