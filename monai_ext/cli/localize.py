@@ -115,29 +115,9 @@ def localize(
         "image_size": image_size,
     }
     wanted |= {name: value for name, value in optional.items() if value is not None}
-    _run(wanted | dict(_setting(text) for text in settings or ()))
+    from monai_ext.demo.workflow import run_bundle
 
-
-def _run(settings: dict[str, Any]) -> None:
-    from monai.bundle import ConfigWorkflow
-
-    import monai_ext
-    from monai_ext.base import InputError
-
-    config = Path(monai_ext.bundle_path(_BUNDLE)) / "configs" / "inference.json"
-    try:
-        flow = ConfigWorkflow(config_file=str(config), workflow_type="infer", **settings)
-        flow.initialize()
-        flow.run()
-        flow.finalize()
-    except Exception as error:
-        # MONAI wraps what goes wrong in a configuration.
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, InputError):
-            cause = cause.__cause__
-        if cause is None:
-            raise
-        raise cause from None
+    run_bundle(_BUNDLE, ["inference"], wanted | dict(_setting(text) for text in settings or ()), False)
 
 
 def _window(text: str) -> str | list[float]:

@@ -21,7 +21,7 @@ CLIP: Mapping[str, Any] = MappingProxyType(
         "dataset_name": "Phantoms",
     }
 )
-# Every block gets an adapter and a larger share than as published: this CLIP knows far less that could be spoilt.
+# Every block gets an adapter, with a larger share than as published: this CLIP has little that they could spoil.
 TRAINING: Mapping[str, Any] = MappingProxyType(
     {
         "image_size": CROP_PX,

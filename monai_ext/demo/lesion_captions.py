@@ -2,9 +2,8 @@
 
 import numpy as np
 
-from monai_ext.demo.lesion_crops import SEEN, Crop
+from monai_ext.demo.lesion_crops import GENERIC, SEEN, LesionCrop
 
-GENERIC = "organ"  # any organ, for what has no name of its own
 _HEALTHY = ("the {}", "the healthy {}", "the normal {}")
 _WITHOUT = ("the {} without a lesion",)
 _ILL = ("the {} with a {} lesion", "the {} with a {} lesion", "the {} with a lesion", "the diseased {}")
@@ -21,7 +20,7 @@ def organ_name(organ: str) -> str:
     return " ".join(reversed(organ.split("_")))
 
 
-def caption_of(crop: Crop, rng: np.random.Generator) -> str:
+def caption_of(crop: LesionCrop, rng: np.random.Generator) -> str:
     """Describe a crop: its organ and, in organs that are not held out, whether it has a lesion, how dense, and where.
 
     Args:

@@ -12,6 +12,8 @@ from monai_ext.volumes.phantom_lesions import LesionPhantom, draw_lesions, phant
 
 SEEN = ("liver", "kidney_right", "kidney_left", "heart")  # whose lesions the adapters are trained on
 UNSEEN = ("spleen", "spine", "lungs")  # whose lesions neither the adapters nor the small CLIP ever saw
+GENERIC = "organ"  # any organ, for what has no name of its own
+BODY_HU = -400.0  # midway between air and fat
 SHAPE, SPACING_MM = (176, 136, 68), (2.0, 2.0, 5.0)
 CROP_PX = 64  # 128 mm: an organ and what lies around it, of which a whole slice is full
 PART_PX = 32  # of what the small CLIP was trained on: eight by eight patches of 8 mm
@@ -31,11 +33,11 @@ SMALLEST_PX = 6  # a lesion of fewer pixels in the crop is too thin a slice of i
 SMALLEST_ORGAN_PX = 60
 
 
-class Crop(NamedTuple):
+class LesionCrop(NamedTuple):
     """A crop of an axial slice, as radiologists look at it: the patient's right on the left, the front at the top.
 
     Attributes:
-        organ: that the crop is about, a name of ``PHANTOM_LABELS``.
+        organ: that the crop is about, a name of ``PHANTOM_LABELS``, or ``GENERIC`` for any place.
         hu: ``(h, w)`` int16.
         organs: ``(h, w)`` uint8, ids of ``PHANTOM_LABELS``.
         lesion: ``(h, w)`` bool, lesions of any organ.
@@ -84,7 +86,7 @@ def lesion_phantom(seed: int, organs: Sequence[str], diameter_mm: tuple[float, f
 
 def cut_crops(
     phantom: LesionPhantom, organ: str, count: int, seed: int, patient: str = "phantom", size_px: int = CROP_PX
-) -> list[Crop]:
+) -> list[LesionCrop]:
     """Cut crops that show an organ; every second one shows a lesion of it, where the patient has any.
 
     Args:
@@ -115,7 +117,22 @@ def cut_crops(
     return crops
 
 
-def part_of(crop: Crop, rng: np.random.Generator, size_px: int = PART_PX) -> Crop | None:
+def cut_anywhere(phantom: LesionPhantom, count: int, seed: int, patient: str = "phantom") -> list[LesionCrop]:
+    """Cut crops around random places of the body, most of them without a lesion, under the name of any organ.
+
+    Args:
+        phantom: the patient.
+        count: of crops.
+        seed: chooses the places.
+        patient: name of the phantom.
+    """
+    rng = np.random.default_rng(derive_seed(seed, "crops", GENERIC))
+    where = np.argwhere(phantom.hu > BODY_HU)
+    chosen = where[rng.integers(len(where), size=count)]
+    return [_cut(phantom, GENERIC, int(z), np.array([x, y]), patient, CROP_PX) for x, y, z in chosen]
+
+
+def part_of(crop: LesionCrop, rng: np.random.Generator, size_px: int = PART_PX) -> LesionCrop | None:
     """Cut a smaller crop out of one, with some of its organ; ``None`` where chance finds none.
 
     Most parts of a crop with a lesion show it. Parts that cut off all but a sliver of a lesion are not taken,
@@ -145,15 +162,17 @@ def part_of(crop: Crop, rng: np.random.Generator, size_px: int = PART_PX) -> Cro
     return None
 
 
-def _cut(phantom: LesionPhantom, organ: str, z: int, centre: npt.NDArray[np.int64], patient: str, size_px: int) -> Crop:
+def _cut(
+    phantom: LesionPhantom, organ: str, z: int, centre: npt.NDArray[np.int64], patient: str, size_px: int
+) -> LesionCrop:
     starts = [int(np.clip(c - size_px // 2, 0, n - size_px)) for c, n in zip(centre, SHAPE, strict=False)]
     x, y = (slice(start, start + size_px) for start in starts)
     hu, organs, lesions = (_shown(volume[x, y, z]) for volume in (phantom.hu, phantom.labels, phantom.lesions))
-    counts = np.bincount(lesions[organs == LABEL_OF[organ]], minlength=2)
+    counts = np.bincount(lesions[organs == LABEL_OF.get(organ, 0)], minlength=2)
     counts[0] = 0
     contrasts = {lesion.number: lesion.contrast_hu for lesion in phantom.planted}
     contrast = contrasts[int(counts.argmax())] if counts.max() >= SMALLEST_PX else 0.0
-    return Crop(organ, hu, organs, lesions > 0, contrast, patient)
+    return LesionCrop(organ, hu, organs, lesions > 0, contrast, patient)
 
 
 def _shown(plane: npt.NDArray[np.integer]) -> npt.NDArray[Any]:

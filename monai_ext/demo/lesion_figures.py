@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from monai_ext.demo.lesion_captions import organ_name
-from monai_ext.demo.lesion_crops import SEEN, UNSEEN, Crop
+from monai_ext.demo.lesion_crops import SEEN, UNSEEN, LesionCrop
 from monai_ext.demo.lesion_scores import (
     ADAPTED,
     PLAIN,
@@ -51,7 +51,7 @@ def roc_figure(scores: LesionScores) -> Figure:
     return figure
 
 
-def stage_figure(model: AAClip, prompts: PromptTable, crops: Sequence[Crop]) -> Figure:
+def stage_figure(model: AAClip, prompts: PromptTable, crops: Sequence[LesionCrop]) -> Figure:
     """Draw crops with their lesions outlined, and the maps before adaptation and after each stage."""
     show = ClipPicture(model.clip.image_size, model.clip.mean, model.clip.std)
     figure = Figure(figsize=(8.5, 2.1 * len(crops)), layout="constrained")
@@ -82,17 +82,18 @@ def curve_figure(curve: Sequence[Mapping[str, Any]], at_threshold: Mapping[str, 
     return figure
 
 
-def shown_crops(crops: Sequence[Crop]) -> list[Crop]:
+def shown_crops(crops: Sequence[LesionCrop]) -> list[LesionCrop]:
     """Choose the first crop with a lesion of some seen and of every unseen organ."""
     wanted = (SEEN[0], SEEN[-1], *UNSEEN)
-    return [next(crop for crop in crops if crop.organ == organ and crop.contrast_hu) for organ in wanted]
+    found = (next((crop for crop in crops if crop.organ == organ and crop.contrast_hu), None) for organ in wanted)
+    return [crop for crop in found if crop is not None]
 
 
 def _groups() -> tuple[tuple[str, tuple[str, ...]], ...]:
     return (("Lesions of organs seen in training", SEEN), ("Lesions of organs never seen", UNSEEN))
 
 
-def _show(axes: Axes, crop: Crop, title: str) -> None:
+def _show(axes: Axes, crop: LesionCrop, title: str) -> None:
     axes.imshow(crop.picture(), cmap="gray", vmin=0, vmax=255)
     axes.contour(crop.lesion, [0.5], colors="cyan", linewidths=0.8)
     axes.set_title(title, fontsize=8)

@@ -8,14 +8,14 @@ import numpy as np
 from PIL import Image
 
 from monai_ext.base import replacing
-from monai_ext.demo.lesion_captions import GENERIC
-from monai_ext.demo.lesion_crops import Crop
+from monai_ext.demo.lesion_crops import GENERIC, LesionCrop
 
 
-def write_crops(folder: Path, crops: Iterable[Crop]) -> Path:
+def write_crops(folder: Path, crops: Iterable[LesionCrop]) -> Path:
     """Write pictures and masks, and return the path of their list.
 
-    Every second pair of crops is listed under the generic class, so that its words learn from every organ.
+    Every second pair of crops is listed under the generic class, so that its words learn from every organ; crops
+    of no organ always are.
 
     Args:
         folder: receives ``crops/`` and ``list.jsonl``.

@@ -20,7 +20,10 @@ def lesion_context(folder: Path) -> dict[str, Any]:
     auroc = figures["auroc"]
     groups = ("seen", "unseen")
     return {
-        **{key: figures[key] for key in ("threshold", "at_threshold", "sentence", "planted")},
+        **{
+            key: figures[key]
+            for key in ("threshold", "at_threshold", "sentence", "planted", "crops", "patients", "normal")
+        },
         "seen": [organ_name(organ) for organ in SEEN],
         "unseen": [organ_name(organ) for organ in UNSEEN],
         "scorers": SCORERS,

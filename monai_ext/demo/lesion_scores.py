@@ -6,19 +6,19 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.ndimage import gaussian_filter
 from sklearn.metrics import roc_curve
 from torch.nn import functional as F
 
-from monai_ext.demo.lesion_captions import GENERIC
-from monai_ext.demo.lesion_crops import SEEN, SMALLEST_PX, UNSEEN, Crop
+from monai_ext.demo.lesion_crops import BODY_HU, GENERIC, SEEN, SMALLEST_PX, UNSEEN, LesionCrop
 from monai_ext.metrics import auroc
 from monai_ext.networks import AAClip, AnomalyMaps, PromptTable
 from monai_ext.networks.clip_image_side import level_tokens
 from monai_ext.transforms import ClipPicture
 
 Map = npt.NDArray[np.floating]
-BLUR = (3, 0.6)  # in patches of 8 mm; the published blur, made for larger grids, is as wide as a lesion here
-BODY_HU = -400.0  # midway between air and fat
+BLUR = (3, 0.6)  # in patches of 8 mm; the published 1.5 patches of a sigma would be 12 mm and erase lesions
+SMOOTH_PX = 2.0  # 4 mm: what the coarse maps average away by their patches, averaged away for plain HU too
 ADAPTED, GENERIC_ADAPTED = "AA-CLIP, the organ's name", "AA-CLIP, the word “organ”"
 PLAIN = "same CLIP without adapters"
 BASELINES = (
@@ -26,6 +26,7 @@ BASELINES = (
     "bright (HU)",
     "dark (-HU)",
     "difference from the organ's mean",
+    "the same, smoothed by 4 mm",
     "the organ's mask",
 )
 SCORERS = (ADAPTED, GENERIC_ADAPTED, *BASELINES)
@@ -66,9 +67,13 @@ class LesionScores:
         table = self.values[scorer][place]
         return float(np.mean([np.mean(table[organ]) for organ in organs if organ in table]))
 
-    def margin(self, scorer: str, place: str, organs: tuple[str, ...]) -> float:
+    def count(self, organs: Iterable[str]) -> int:
+        """Return how many crops were scored."""
+        return sum(len(self.values[ADAPTED]["organ"].get(organ, ())) for organ in organs)
+
+    def margin(self, scorer: str, place: str, organs: tuple[str, ...], baselines: tuple[str, ...] = BASELINES) -> float:
         """Return how far a scorer lies above the best baseline."""
-        return self.mean(scorer, place, organs) - max(self.mean(other, place, organs) for other in BASELINES)
+        return self.mean(scorer, place, organs) - max(self.mean(other, place, organs) for other in baselines)
 
     def table(self) -> dict[str, dict[str, dict[str, float]]]:
         """Return means by scorer, place, and each organ, all seen and all unseen ones."""
@@ -82,7 +87,7 @@ class LesionScores:
         }
 
 
-def score_crops(model: AAClip, prompts: PromptTable, crops: Iterable[Crop]) -> LesionScores:
+def score_crops(model: AAClip, prompts: PromptTable, crops: Iterable[LesionCrop]) -> LesionScores:
     """Score every crop that shows a lesion of its organ, by every scorer.
 
     Args:
@@ -98,7 +103,9 @@ def score_crops(model: AAClip, prompts: PromptTable, crops: Iterable[Crop]) -> L
         if lesion.sum() < SMALLEST_PX:
             continue
         picture = show(crop.picture())[None]
-        places = {"organ": organ, "body": (crop.hu > BODY_HU) | organ}
+        # Lesions of other organs are no healthy pixels.
+        body = ((crop.hu > BODY_HU) | (crop.organs > 0)) & (organ | ~crop.lesion)
+        places = {"organ": organ, "body": body}
         for name, scorer in scorers.items():
             values = scorer(crop, picture)
             for place, where in places.items():
@@ -135,18 +142,26 @@ def stage_2_map(model: AAClip, prompts: PromptTable, organ: str, picture: torch.
     return odds
 
 
-def _scorers(model: AAClip, prompts: PromptTable) -> Mapping[str, Callable[[Crop, torch.Tensor], Map]]:
-    def from_mean(crop: Crop, picture: torch.Tensor) -> Map:
+def _scorers(model: AAClip, prompts: PromptTable) -> Mapping[str, Callable[[LesionCrop, torch.Tensor], Map]]:
+    def from_mean(crop: LesionCrop, picture: torch.Tensor) -> Map:
         hu = crop.hu.astype(np.float32)
         return np.asarray(np.abs(hu - hu[crop.of_organ()].mean()))
 
-    ways: tuple[Callable[[Crop, torch.Tensor], Map], ...] = (
+    def smooth(crop: LesionCrop, picture: torch.Tensor) -> Map:
+        # Averaged within the organ alone, so that its border does not look like a lesion.
+        inside = crop.of_organ().astype(np.float32)
+        hu = np.where(crop.of_organ(), crop.hu, 0).astype(np.float32)
+        mean = gaussian_filter(hu, SMOOTH_PX) / np.maximum(gaussian_filter(inside, SMOOTH_PX), 1e-3)
+        return np.asarray(np.abs(mean - crop.hu[crop.of_organ()].mean()))
+
+    ways: tuple[Callable[[LesionCrop, torch.Tensor], Map], ...] = (
         lambda crop, picture: stage_2_map(model, prompts, crop.organ, picture),
         lambda crop, picture: stage_2_map(model, prompts, GENERIC, picture),
         lambda crop, picture: plain_map(model, prompts, crop.organ, picture),
         lambda crop, picture: crop.hu.astype(np.float32),
         lambda crop, picture: -crop.hu.astype(np.float32),
         from_mean,
+        smooth,
         lambda crop, picture: crop.of_organ().astype(np.float32),
     )
     return dict(zip(SCORERS, ways, strict=True))

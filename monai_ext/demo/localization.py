@@ -12,7 +12,7 @@ from rich.progress import track
 
 from monai_ext.base import derive_seed, replacing
 from monai_ext.demo.adaptation import LOCALIZE, SMALLEST_VOXELS, training_settings, volume_settings
-from monai_ext.demo.lesion_crops import CROP_PX, SEEN, UNSEEN, Crop, cut_crops, lesion_phantom
+from monai_ext.demo.lesion_crops import CROP_PX, SEEN, UNSEEN, LesionCrop, cut_anywhere, cut_crops, lesion_phantom
 from monai_ext.demo.lesion_figures import anchor_figure, curve_figure, roc_figure, shown_crops, stage_figure
 from monai_ext.demo.lesion_lists import write_crops
 from monai_ext.demo.lesion_scores import LesionScores, score_crops
@@ -27,6 +27,7 @@ from monai_ext.networks import AAClip, PromptTable, adapted_clip
 
 TRAINING_PATIENTS, TEST_PATIENTS, NORMAL_PATIENTS = 10, 4, 9
 TRAINING_CROPS, TEST_CROPS = 10, 8  # of each organ and patient
+ANYWHERE_CROPS = 12  # of each training patient: bowel, muscle and fat must be learned to be normal too
 FALSE_POSITIVE_RATE = 0.1  # of normal volumes; nine of them tell no smaller one
 PLANTED = "planted"
 
@@ -62,39 +63,41 @@ def demonstrate_localization(result: DemoResult, plan: DemoPlan, seed: int) -> N
         settings = volume_settings(folder / "volumes", adapters, folder / "localizations")
         settings["calibration_file"] = str(folder / "calibration" / "calibration.json")
         run_bundle(LOCALIZE, ["inference"], settings, False)
-    _write_figures(folder, model, prompts, scores, shown)
+    with result.stage("figures", "Drawing figures"):
+        _write_figures(folder, model, prompts, scores, shown)
 
 
-def learning_crops(seed: int) -> list[Crop]:
-    """Return crops of patients with lesions in seen organs."""
-    jobs = [(seed, "training", number, SEEN, TRAINING_CROPS) for number in range(TRAINING_PATIENTS)]
+def learning_crops(seed: int) -> list[LesionCrop]:
+    """Return crops of patients with lesions in seen organs, around those organs and anywhere in the body."""
+    jobs = [(seed, "training", number, SEEN, TRAINING_CROPS, ANYWHERE_CROPS) for number in range(TRAINING_PATIENTS)]
     return list(chain.from_iterable(in_order(_patient_crops, jobs, "Training patients")))
 
 
-def scored_crops(seed: int, patients: int) -> list[Crop]:
+def scored_crops(seed: int, patients: int) -> list[LesionCrop]:
     """Return crops of other patients, with lesions in seen and unseen organs."""
-    jobs = [(seed, "test", number, SEEN + UNSEEN, TEST_CROPS) for number in range(patients)]
+    jobs = [(seed, "test", number, SEEN + UNSEEN, TEST_CROPS, 0) for number in range(patients)]
     return list(chain.from_iterable(in_order(_patient_crops, jobs, "Test patients")))
 
 
-def _patient_crops(job: tuple[int, str, int, tuple[str, ...], int]) -> list[Crop]:
-    seed, section, number, organs, count = job
-    own = derive_seed(seed, section, number)
+def _patient_crops(job: tuple[int, str, int, tuple[str, ...], int, int]) -> list[LesionCrop]:
+    seed, section, number, organs, count, anywhere = job
+    own = derive_seed(seed, "lesions", section, number)  # no patient of the first half
     phantom, patient = lesion_phantom(own, organs), f"{section}_{number:02d}"
-    return [crop for organ in organs for crop in cut_crops(phantom, organ, count, own, patient)]
+    crops = [crop for organ in organs for crop in cut_crops(phantom, organ, count, own, patient)]
+    return crops + cut_anywhere(phantom, anywhere, own, patient)
 
 
 def _write_volumes(folder: Path, seed: int) -> None:
     normal = [
-        (folder / "normal" / f"normal_{number:02d}.nii.gz", derive_seed(seed, "normal", number))
+        (folder / "normal" / f"normal_{number:02d}.nii.gz", derive_seed(seed, "lesions", "normal", number))
         for number in range(NORMAL_PATIENTS)
     ]
     in_order(write_normal, normal, "Patients without lesions")
-    write_planted((folder / "volumes" / f"{PLANTED}.nii.gz", folder / "truth", derive_seed(seed, PLANTED)))
+    write_planted((folder / "volumes" / f"{PLANTED}.nii.gz", folder / "truth", derive_seed(seed, "lesions", PLANTED)))
 
 
 def _write_figures(
-    folder: Path, model: AAClip, prompts: PromptTable, scores: LesionScores, crops: Sequence[Crop]
+    folder: Path, model: AAClip, prompts: PromptTable, scores: LesionScores, crops: Sequence[LesionCrop]
 ) -> None:
     found = folder / "localizations" / PLANTED
     odds = np.asarray(nib.load(found / f"{PLANTED}_anomaly.nii.gz").dataobj)
@@ -116,6 +119,9 @@ def _write_figures(
         "threshold": calibration.threshold,
         "sentence": calibration.sentence(),
         "planted": len(np.unique(lesions[lesions > 0])),
+        "crops": {"seen": scores.count(SEEN), "unseen": scores.count(UNSEEN)},
+        "patients": TEST_PATIENTS,
+        "normal": NORMAL_PATIENTS,
         "at_threshold": point,
         "curve": curve,
         "anchor_cosines": cosines,

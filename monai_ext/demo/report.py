@@ -126,7 +126,12 @@ def _commands() -> list[tuple[str, str]]:
         "output_dir": "segmentations",
         "weights": "finetuning/models/model.pt",
     }
-    adapt = {"dataset_dir": "MY_PICTURES", "output_dir": "adaptation"}
+    adapt = {
+        "dataset_dir": "MY_PICTURES",
+        "dataset_name": "MY_SET",
+        "prompts": "MY_PROMPTS.json",
+        "output_dir": "adaptation",
+    }
     return [
         (
             "Prepare a folder of CT scans (NIfTI, NRRD, MHA or DICOM series)",
@@ -139,7 +144,8 @@ def _commands() -> list[tuple[str, str]]:
         ),
         ("Segment", bundle_command("hi_end_mae_ct_segmentation", ["inference"], segment)),
         (
-            "Adapt a CLIP to lesions or defects (MY_PICTURES/full-shot.jsonl lists pictures, masks and classes)",
+            "Adapt a CLIP to lesions or defects (MY_PICTURES/full-shot.jsonl lists pictures, masks and classes, "
+            "MY_PROMPTS.json names the classes of MY_SET; CLIP's weights come from the hub, or from --clip_weights FILE)",
             bundle_command("aa_clip_lesion_localization", ["train"], adapt),
         ),
         (

@@ -16,6 +16,7 @@ from monai_ext.volumes import find_scans, read_scan
 
 # Nine classes of float32 logits on the scan's own grid; this many voxels need about 9 GB of memory.
 LARGEST_VOXELS = 80_000_000
+MARK = "demo.json"  # by which a demonstration's folder is known, so it goes last and comes first
 # Its parts are overwritten by a new demonstration; anything else in the folder is left alone.
 _OURS = (
     "phantoms",
@@ -25,7 +26,6 @@ _OURS = (
     "evaluation",
     "segmentations",
     "lesions",
-    "demo.json",
     "index.html",
 )
 
@@ -55,7 +55,8 @@ def run_demo(
     _make_room(folder)
     demonstrate_segmentation(result, plan, seed, chosen, assume_hu)
     demonstrate_localization(result, plan, seed)
-    (folder / "demo.json").write_text(json.dumps({"minutes": minutes, "seconds": result.seconds}), encoding="utf-8")
+    with replacing(folder / MARK) as temporary:
+        temporary.write_text(json.dumps({"minutes": minutes, "seconds": result.seconds}), encoding="utf-8")
     write_report(result, plan)
     return result
 
@@ -93,7 +94,7 @@ def _check_scan(scan: str | Path | None, result: DemoResult, assume_hu: bool) ->
 
 def _make_room(folder: Path) -> None:
     """Clear what an earlier demonstration left, also one that was interrupted; nothing else is touched."""
-    mark = folder / "demo.json"
+    mark = folder / MARK
     if folder.exists():
         there = sorted(path.name for path in folder.iterdir())
         if there and not mark.exists():

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from monai_ext.base import derive_seed, replacing
 from monai_ext.demo.lesion_captions import caption_of, organ_name
-from monai_ext.demo.lesion_crops import SEEN, UNSEEN, Crop, cut_crops, lesion_phantom, part_of
+from monai_ext.demo.lesion_crops import SEEN, UNSEEN, LesionCrop, cut_crops, lesion_phantom, part_of
 from monai_ext.demo.parallel import in_order
 from monai_ext.demo.small_clip import CONFIG
 from monai_ext.metrics import auroc
@@ -37,7 +37,7 @@ BATCH, RATE, WARMUP, DECAY = 64, 1e-3, 100, 0.1
 LARGEST_SCALE = 100.0  # of the similarities, as in CLIP
 
 
-def crops_of(job: tuple[int, int]) -> list[Crop]:
+def crops_of(job: tuple[int, int]) -> list[LesionCrop]:
     """Return crops of one patient, by seed and number; only seen organs have lesions."""
     seed, number = job
     phantom = lesion_phantom(derive_seed(seed, "clip", number), SEEN)
@@ -57,12 +57,12 @@ class CaptionTraining:
         seed: of batches, words and brightness.
     """
 
-    def __init__(self, clip: ClipModel, crops: Sequence[Crop], seed: int) -> None:
+    def __init__(self, clip: ClipModel, crops: Sequence[LesionCrop], seed: int) -> None:
         self.clip, self.crops = clip, crops
         self.rng = np.random.default_rng(derive_seed(seed, "captions"))
         self.mean, self.std = (torch.tensor(colour).view(1, 3, 1, 1) for colour in (clip.mean, clip.std))
 
-    def pictures(self, crops: Sequence[Crop], jitter: float = 0.0) -> Tensor:
+    def pictures(self, crops: Sequence[LesionCrop], jitter: float = 0.0) -> Tensor:
         """Return normalised pictures, ``(b, 3, h, w)``, with contrast and brightness changed at random."""
         grey = torch.from_numpy(np.stack([crop.picture() for crop in crops])).float() / 255
         if jitter:
@@ -86,7 +86,7 @@ class CaptionTraining:
         return (F.cross_entropy(alike, target) + F.cross_entropy(alike.T, target)) / 2
 
     @torch.no_grad()
-    def figures(self, crops: Sequence[Crop]) -> dict[str, float]:
+    def figures(self, crops: Sequence[LesionCrop]) -> dict[str, float]:
         """Return how well crops of other patients are recognised: organs, and crops with a lesion, by their words."""
         rng = np.random.default_rng(0)
         crops = [part for crop in crops if (part := part_of(crop, rng)) is not None]
@@ -107,7 +107,9 @@ class CaptionTraining:
         return F.normalize(text_features(self.clip.model, self.clip.tokenizer(sentences)), dim=-1)
 
 
-def train_small_clip(crops: Sequence[Crop], held_out: Sequence[Crop], steps: int, seed: int) -> tuple[ClipModel, str]:
+def train_small_clip(
+    crops: Sequence[LesionCrop], held_out: Sequence[LesionCrop], steps: int, seed: int
+) -> tuple[ClipModel, str]:
     """Train the small CLIP, and return it with its recipe and figures as JSON."""
     torch.manual_seed(derive_seed(seed, "clip weights"))
     clip = load_clip(CONFIG, None, activation="gelu")

@@ -8,17 +8,33 @@ from typing import Any
 from monai.bundle import ConfigWorkflow
 
 from monai_ext import bundle_path
+from monai_ext.base import InputError
 
 
 def run_bundle(bundle: str, configs: Sequence[str], overrides: Mapping[str, Any], training: bool) -> ConfigWorkflow:
-    """Initialise, run and finalise a bundle's workflow.
+    """Initialise, run and finalise a bundle's workflow; what the user can mend leaves MONAI's wrapping.
 
     Args:
         bundle: name of the bundle.
         configs: names of its configurations, merged in this order.
         overrides: values that replace those of the configurations.
         training: a training workflow, as opposed to inference and evaluation.
+
+    Raises:
+        InputError: what the bundle refuses.
     """
+    try:
+        return _run(bundle, configs, overrides, training)
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, InputError):
+            cause = cause.__cause__
+        if cause is None:
+            raise
+        raise cause from None
+
+
+def _run(bundle: str, configs: Sequence[str], overrides: Mapping[str, Any], training: bool) -> ConfigWorkflow:
     workflow = ConfigWorkflow(
         config_file=_files(bundle, configs),
         workflow_type="train" if training else "infer",

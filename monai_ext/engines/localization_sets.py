@@ -122,6 +122,7 @@ def calibration_settings(
     min_volume_mm3: float,
     min_area_px: int,
     blur: Sequence[float] | None = None,
+    image_size: Sequence[int] | None = None,
 ) -> dict[str, Any]:
     """Collect what a threshold depends on; a calibration fits only runs in which all of it is the same."""
     sentences = json.dumps([prompts.normal, prompts.abnormal])
@@ -136,6 +137,7 @@ def calibration_settings(
         "min_volume_mm3": float(min_volume_mm3),
         "min_area_px": int(min_area_px),
         "blur": blur and [float(part) for part in blur],
+        "image_size": image_size and [int(side) for side in image_size],
     }
 
 

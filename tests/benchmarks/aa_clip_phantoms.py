@@ -1,6 +1,7 @@
 """AA-CLIP on phantoms: lesions of organs whose lesions were seen in training, and of organs never seen with one.
 
-    python tests/benchmarks/aa_clip_phantoms.py OUT [--seeds 0 1 2] [--epochs 6] [--test-patients 5] [--volumes 4]
+    python tests/benchmarks/aa_clip_phantoms.py OUT [--seeds 0 1 2] [--epochs N] [--test-patients 5] [--volumes 4]
+        [--set JSON]
 
 Each seed makes its own patients, adapts the small CLIP through the bundle as the demonstration does, and scores
 crops of other patients by pixel AUROC, within the organ and within the body, beside what needs no training. With
@@ -16,7 +17,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from monai_ext.base import derive_seed
+from monai_ext.base import SettingError, derive_seed
 from monai_ext.demo.adaptation import LOCALIZE, SMALLEST_VOXELS, training_settings, volume_settings
 from monai_ext.demo.lesion_crops import CROP_PX, SEEN, UNSEEN
 from monai_ext.demo.lesion_lists import write_crops
@@ -24,6 +25,7 @@ from monai_ext.demo.lesion_scores import PLACES, SCORERS, LesionScores, score_cr
 from monai_ext.demo.lesion_volumes import operating_curve, operating_point, write_normal, write_planted
 from monai_ext.demo.localization import learning_crops, scored_crops
 from monai_ext.demo.parallel import in_order
+from monai_ext.demo.plan import plan_demo
 from monai_ext.demo.small_clip import PROMPTS, load_small_clip
 from monai_ext.demo.workflow import run_bundle
 from monai_ext.metrics import read_calibration
@@ -33,7 +35,13 @@ NORMAL = 19  # as many as a rate of 0.05 needs
 
 
 def adapt(folder: Path, seed: int, epochs: int, changes: dict[str, Any]) -> Path:
-    """Train both stages, and return the adapters."""
+    """Train both stages, and return the adapters.
+
+    Raises:
+        SettingError: the folder holds an earlier run.
+    """
+    if folder.exists():
+        raise SettingError(f"{folder.name}: holds an earlier run; give another folder", code="setting.output")
     listed = write_crops(folder, learning_crops(seed))
     run_bundle(LOCALIZE, ["train"], training_settings(listed, folder / "adaptation", epochs, seed) | changes, True)
     return folder / "adaptation" / "models" / "adapters.safetensors"
@@ -41,10 +49,12 @@ def adapt(folder: Path, seed: int, epochs: int, changes: dict[str, Any]) -> Path
 
 def localize(folder: Path, adapters: Path, seed: int, volumes: int) -> dict[str, Any]:
     """Calibrate, localize, and return the operating points."""
-    normal = [(folder / "normal" / f"normal_{n:02d}.nii.gz", derive_seed(seed, "normal", n)) for n in range(NORMAL)]
+    normal = [
+        (folder / "normal" / f"normal_{n:02d}.nii.gz", derive_seed(seed, "lesions", "normal", n)) for n in range(NORMAL)
+    ]
     in_order(write_normal, normal, "Normal volumes")
     cases = [
-        (folder / "volumes" / f"planted_{n}.nii.gz", folder / "truth", derive_seed(seed, "planted", n))
+        (folder / "volumes" / f"planted_{n}.nii.gz", folder / "truth", derive_seed(seed, "lesions", "planted", n))
         for n in range(volumes)
     ]
     in_order(write_planted, cases, "Volumes with lesions")
@@ -81,7 +91,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, default=6, help="of stage 2")
+    parser.add_argument("--epochs", type=int, default=plan_demo(10).adaptation_epochs, help="of stage 2")
     parser.add_argument("--test-patients", type=int, default=5)
     parser.add_argument("--volumes", type=int, default=0, help="with planted lesions, for each seed")
     parser.add_argument("--set", type=json.loads, default={}, help="JSON of settings of the bundle to change")

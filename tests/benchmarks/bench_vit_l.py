@@ -51,7 +51,7 @@ def main() -> None:
                 "seconds_an_image": round(float(np.median(seconds)), 2),
                 "seconds_a_slice": round(a_slice, 2),
                 f"minutes_of_{SLICES_OF_A_SCAN}_slices": round(a_slice * SLICES_OF_A_SCAN / 60, 1),
-                "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2),
+                "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 2),
             }
         )
     )

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from monai_ext.demo.lesion_crops import LABEL_OF, SEEN, UNSEEN, Crop, lesion_phantom
+from monai_ext.demo.lesion_crops import LABEL_OF, SEEN, UNSEEN, LesionCrop, lesion_phantom
 from monai_ext.volumes.phantom_lesions import LesionPhantom
 
 
@@ -15,11 +15,11 @@ def patient() -> LesionPhantom:
 
 
 @pytest.fixture
-def made_crop() -> Callable[..., Crop]:
+def made_crop() -> Callable[..., LesionCrop]:
     return make_crop
 
 
-def make_crop(organ: str = "liver", contrast_hu: float = -30.0, size: int = 16) -> Crop:
+def make_crop(organ: str = "liver", contrast_hu: float = -30.0, size: int = 16) -> LesionCrop:
     """A crop that is all organ, with a square lesion at the lower left, and air in its first row."""
     hu = np.full((size, size), 70, np.int16)
     organs = np.full((size, size), LABEL_OF[organ], np.uint8)
@@ -28,4 +28,4 @@ def make_crop(organ: str = "liver", contrast_hu: float = -30.0, size: int = 16) 
         lesion[-6:-2, 1:5] = True
     hu[lesion] += int(contrast_hu)
     hu[0], organs[0] = -1000, 0
-    return Crop(organ, hu, organs, lesion, contrast_hu, "made")
+    return LesionCrop(organ, hu, organs, lesion, contrast_hu, "made")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from monai_ext.demo.lesion_captions import caption_of, organ_name
-from monai_ext.demo.lesion_crops import SEEN, UNSEEN, Crop
+from monai_ext.demo.lesion_crops import SEEN, UNSEEN, LesionCrop
 from monai_ext.demo.small_clip import PROMPTS
 from monai_ext.networks import PromptTable
 
@@ -16,7 +16,7 @@ ILL = re.compile("lesion(?!s)|diseased|dark|bright")
 
 
 @pytest.fixture
-def captions(made_crop: Callable[..., Crop]) -> Captions:
+def captions(made_crop: Callable[..., LesionCrop]) -> Captions:
     def many(organ: str, contrast_hu: float) -> list[str]:
         rng = np.random.default_rng(0)
         return [caption_of(made_crop(organ, contrast_hu), rng) for _ in range(300)]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from monai_ext.demo.lesion_crops import SEEN, UNSEEN, Crop
+from monai_ext.demo.lesion_crops import SEEN, UNSEEN, LesionCrop
 from monai_ext.demo.lesion_scores import (
     ADAPTED,
     BASELINES,
@@ -27,18 +27,27 @@ def model() -> AAClip:
     return AAClip(load_small_clip(16), text_adapt_until=1).eval()
 
 
-def test_baselines_are_what_they_say(model: AAClip, made_crop: Callable[..., Crop]) -> None:
+def test_baselines_are_what_they_say(model: AAClip, made_crop: Callable[..., LesionCrop]) -> None:
     scores = score_crops(model, PROMPT_TABLE, [made_crop("liver", -30.0)])
     within = {name: scores.mean(name, "organ", ["liver"]) for name in SCORERS}
     assert within["dark (-HU)"] == 1
     assert within["bright (HU)"] == 0
     assert within["difference from the organ's mean"] == 1
+    assert within["the same, smoothed by 4 mm"] > 0.9
     assert within["the organ's mask"] == 0.5
     # Of the body only the organ is left here: the first row is air.
     assert scores.mean("the organ's mask", "body", ["liver"]) == 0.5
 
 
-def test_crops_without_a_lesion_are_not_scored(model: AAClip, made_crop: Callable[..., Crop]) -> None:
+def test_lesions_of_other_organs_are_no_healthy_pixels(model: AAClip, made_crop: Callable[..., LesionCrop]) -> None:
+    crop = made_crop("liver", -30.0)
+    organs, lesion, hu = crop.organs.copy(), crop.lesion.copy(), crop.hu.copy()
+    organs[2:5, 8:14], lesion[2:5, 8:14], hu[2:5, 8:14] = 2, True, 20  # darker than the liver's own lesion
+    scores = score_crops(model, PROMPT_TABLE, [crop._replace(organs=organs, lesion=lesion, hu=hu)])
+    assert scores.mean("dark (-HU)", "body", ["liver"]) == 1
+
+
+def test_crops_without_a_lesion_are_not_scored(model: AAClip, made_crop: Callable[..., LesionCrop]) -> None:
     assert not score_crops(model, PROMPT_TABLE, [made_crop("liver", 0.0)]).values
 
 
@@ -55,10 +64,11 @@ def test_the_margin_is_over_the_best_baseline() -> None:
     scores.add(ADAPTED, "organ", "liver", 0.9)
     for number, name in enumerate(BASELINES):
         scores.add(name, "organ", "liver", 0.5 + 0.05 * number)
-    assert scores.margin(ADAPTED, "organ", ("liver",)) == pytest.approx(0.9 - 0.7)
+    assert scores.margin(ADAPTED, "organ", ("liver",)) == pytest.approx(0.9 - 0.5 - 0.05 * (len(BASELINES) - 1))
+    assert scores.margin(ADAPTED, "organ", ("liver",), BASELINES[:1]) == pytest.approx(0.4)
 
 
-def test_curves_rise_from_nothing_to_everything(model: AAClip, made_crop: Callable[..., Crop]) -> None:
+def test_curves_rise_from_nothing_to_everything(model: AAClip, made_crop: Callable[..., LesionCrop]) -> None:
     crops = [made_crop(organ, -30.0) for organ in (*SEEN, *UNSEEN)]
     scores = score_crops(model, PROMPT_TABLE, crops)
     for organs in (SEEN, UNSEEN):
@@ -70,7 +80,7 @@ def test_curves_rise_from_nothing_to_everything(model: AAClip, made_crop: Callab
     assert set(scores.table()) == set(SCORERS)
 
 
-def test_maps_are_log_odds_of_the_pictures_size(model: AAClip, made_crop: Callable[..., Crop]) -> None:
+def test_maps_are_log_odds_of_the_pictures_size(model: AAClip, made_crop: Callable[..., LesionCrop]) -> None:
     from monai_ext.transforms import ClipPicture
 
     picture = ClipPicture(16, model.clip.mean, model.clip.std)(made_crop().picture())[None]

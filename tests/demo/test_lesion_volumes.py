@@ -12,19 +12,24 @@ from monai_ext.demo.lesion_volumes import PLANTED_MM, operating_curve, operating
 
 
 def made_case() -> tuple[np.ndarray, np.ndarray]:
-    """Three lesions: one found by two candidates, one missed, one found; and two false candidates."""
+    """Three lesions: one found by two candidates, one missed, one found; and two false candidates.
+
+    One of the false ones touches a lesion with its edge: its peak is elsewhere.
+    """
     lesions, odds = np.zeros((23, 19, 17), np.uint8), np.full((23, 19, 17), -5.0, np.float32)
     lesions[2:8, 2:5, 2:5], lesions[2:5, 12:15, 2:5], lesions[15:18, 12:15, 10:13] = 1, 2, 3
     odds[2:4, 2:4, 2:4], odds[6:8, 2:4, 2:4] = 3.0, 3.0
     odds[15:18, 12:15, 10:13] = 1.0
     odds[10:12, 10:12, 6:8], odds[20:22, 2:4, 14:16] = 4.0, 2.0
+    odds[4:12, 12:14, 3:5] = 1.5
+    odds[11, 12, 3] = 1.6
     odds[0, 18, 0] = 9.0  # a single voxel is too small
     return odds, lesions
 
 
 def test_counts_are_those_by_hand() -> None:
     point = operating_point([made_case()], 0.0, min_voxels=8)
-    assert (point.found, point.false_per_volume) == (pytest.approx(2 / 3), 2)
+    assert (point.found, point.false_per_volume) == (pytest.approx(2 / 3), 3)
     strict = operating_point([made_case(), made_case()], 2.5, min_voxels=8)
     assert (strict.found, strict.false_per_volume) == (pytest.approx(1 / 3), 1)
 
@@ -33,7 +38,23 @@ def test_a_volume_without_lesions_has_no_share_of_them() -> None:
     odds, lesions = made_case()
     point = operating_point([(odds, np.zeros_like(lesions))], 0.0, min_voxels=8)
     assert np.isnan(point.found)
-    assert point.false_per_volume == 5
+    assert point.false_per_volume == 6
+
+
+def test_a_map_that_is_the_same_everywhere_finds_next_to_nothing() -> None:
+    odds, lesions = made_case()
+    point = operating_point([(np.ones_like(odds), lesions)], 0.0, min_voxels=8)
+    assert (point.found, point.false_per_volume) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("peak", "found"), [((8, 4, 4), 1), ((9, 4, 4), 1), ((10, 4, 4), 0), ((7, 4, 5), 1), ((7, 4, 6), 0)]
+)
+def test_a_peak_may_lie_beside_its_lesion(peak: tuple[int, int, int], found: int) -> None:
+    lesions, odds = np.zeros((23, 19, 17), np.uint8), np.full((23, 19, 17), -1.0, np.float32)
+    lesions[2:8, 2:5, 2:5] = 1
+    odds[peak] = 2.0
+    assert operating_point([(odds, lesions)], 0.0, min_voxels=1).found == found
 
 
 def test_the_curve_goes_from_strict_to_even() -> None:

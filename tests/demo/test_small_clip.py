@@ -10,7 +10,7 @@ from safetensors import safe_open
 
 from monai_ext.base import WeightsError
 from monai_ext.demo import small_clip
-from monai_ext.demo.lesion_crops import SEEN, UNSEEN, Crop, cut_crops
+from monai_ext.demo.lesion_crops import SEEN, UNSEEN, LesionCrop, cut_crops
 from monai_ext.demo.small_clip import SHA256, WEIGHTS, load_small_clip
 from monai_ext.demo.small_clip_training import CaptionTraining, train_small_clip
 from monai_ext.networks import load_clip
@@ -18,7 +18,7 @@ from monai_ext.volumes.phantom_lesions import LesionPhantom
 
 
 @pytest.fixture(scope="module")
-def crops(patient: LesionPhantom) -> list[Crop]:
+def crops(patient: LesionPhantom) -> list[LesionCrop]:
     return [crop for organ in (*SEEN, *UNSEEN) for crop in cut_crops(patient, organ, 12, seed=8, size_px=56)]
 
 
@@ -40,7 +40,7 @@ def test_another_file_is_refused(tmp_path, monkeypatch: pytest.MonkeyPatch) -> N
         load_small_clip()
 
 
-def test_it_names_organs_of_a_patient_it_never_saw(crops: list[Crop]) -> None:
+def test_it_names_organs_of_a_patient_it_never_saw(crops: list[LesionCrop]) -> None:
     figures = CaptionTraining(load_small_clip(), crops, seed=0).figures(crops)
     assert figures["organs_right"] > 0.7  # chance is 1 in 7
     lesions = [value for name, value in figures.items() if name.startswith("lesion")]
@@ -51,7 +51,7 @@ def test_it_takes_other_sizes() -> None:
     assert load_small_clip((40, 56)).grid == (10, 14)
 
 
-def test_training_starts_from_chance_and_learns(crops: list[Crop], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_starts_from_chance_and_learns(crops: list[LesionCrop], monkeypatch: pytest.MonkeyPatch) -> None:
     before = CaptionTraining(load_clip(small_clip.CONFIG, None, activation="gelu"), crops, seed=0)
     with torch.no_grad():
         first = float(before.loss())
