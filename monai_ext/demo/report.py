@@ -145,7 +145,7 @@ def _commands() -> list[tuple[str, str]]:
         ("Segment", bundle_command("hi_end_mae_ct_segmentation", ["inference"], segment)),
         (
             "Adapt a CLIP to lesions or defects (MY_PICTURES/full-shot.jsonl lists pictures, masks and classes, "
-            "MY_PROMPTS.json names the classes of MY_SET; CLIP's weights come from the hub, or from --clip_weights FILE)",
+            "MY_PROMPTS.json names the classes of MY_SET; CLIP's weights come from the hub or --clip_weights FILE)",
             bundle_command("aa_clip_lesion_localization", ["train"], adapt),
         ),
         (

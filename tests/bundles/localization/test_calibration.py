@@ -66,6 +66,14 @@ def test_calibrate_then_apply(run_flow: Run, mirror: dict[str, Any], write_scan:
     with pytest.raises(RuntimeError) as caught:
         run_flow(BUNDLE, ["inference"], False, {**overrides, "min_area_px": 4})
     assert sentence(caught).startswith("calibration.json: calibrated with min_area_px 9, this run has 4; ")
+    with pytest.raises(RuntimeError) as caught:
+        run_flow(BUNDLE, ["inference"], False, {**overrides, "blur": [3, 0.6]})
+    assert sentence(caught).startswith("calibration.json: calibrated with blur None, this run has [3.0, 0.6]; ")
+    with pytest.raises(RuntimeError) as caught:
+        run_flow(BUNDLE, ["inference"], False, {**overrides, "image_size": 70})
+    assert sentence(caught).startswith(
+        "calibration.json: calibrated with image_size [518, 518], this run has [70, 70]; "
+    )
     write_scan(tmp_path / "ct.nii.gz", np.diag([2.0, 2, 4, 1]), (23, 19, 7), np.array([20.0, 18, 12]), 6)
     with pytest.raises(RuntimeError) as caught:
         run_flow(BUNDLE, ["inference"], False, {**overrides, "dataset_dir": str(tmp_path / "ct.nii.gz")})
