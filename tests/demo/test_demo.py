@@ -1,5 +1,6 @@
 """The demonstration: its plan, its refusals, and, in full, its promises."""
 
+import json
 from pathlib import Path
 
 import nibabel as nib
@@ -8,6 +9,7 @@ import pytest
 
 from monai_ext.base import ManifestError, ScanError, SettingError, WriteError
 from monai_ext.demo import segmentation
+from monai_ext.demo.lesion_scores import ADAPTED, BASELINES
 from monai_ext.demo.plan import plan_demo
 from monai_ext.demo.run import run_demo
 
@@ -125,3 +127,7 @@ def test_the_whole_way_with_a_real_scan(tmp_path: Path, shared_ct: Path) -> None
     rows = [line.split(",") for line in (result.folder / "evaluation" / "scores.csv").read_text().splitlines()]
     dice = [float(row[3]) for row in rows if row[0] == "mean"]
     assert np.mean(dice) >= 0.8
+    figures = json.loads((result.folder / "lesions" / "scores.json").read_text(encoding="utf-8"))["auroc"]
+    seen = {name: places["organ"]["seen"] for name, places in figures.items()}
+    assert seen[ADAPTED] >= max(seen[name] for name in BASELINES) + 0.1
+    assert "Lesions, also of organs never seen with one" in page
