@@ -10,6 +10,7 @@ from monai_ext.base.errors import (
     StoreError,
     WeightsError,
     WriteError,
+    input_error_in,
 )
 from monai_ext.base.files import (
     case_id,
@@ -47,6 +48,7 @@ __all__ = [
     "derive_seed",
     "find_window",
     "gather",
+    "input_error_in",
     "inside",
     "is_number",
     "join_ranks",

@@ -54,3 +54,10 @@ class SettingError(InputError):
 
 class WriteError(InputError):
     """An output could not be written whole; nothing half-written remains."""
+
+
+def input_error_in(error: BaseException | None) -> InputError | None:
+    """Return the first `InputError` among an error and its causes: MONAI wraps what goes wrong in a configuration."""
+    while error is not None and not isinstance(error, InputError):
+        error = error.__cause__
+    return error

@@ -8,7 +8,7 @@ from typing import Any
 from monai.bundle import ConfigWorkflow
 
 from monai_ext import bundle_path
-from monai_ext.base import InputError
+from monai_ext.base import input_error_in
 
 
 def run_bundle(bundle: str, configs: Sequence[str], overrides: Mapping[str, Any], training: bool) -> ConfigWorkflow:
@@ -26,9 +26,7 @@ def run_bundle(bundle: str, configs: Sequence[str], overrides: Mapping[str, Any]
     try:
         return _run(bundle, configs, overrides, training)
     except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, InputError):
-            cause = cause.__cause__
+        cause = input_error_in(error)
         if cause is None:
             raise
         raise cause from None

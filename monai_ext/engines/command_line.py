@@ -5,7 +5,7 @@ import sys
 import threading
 from types import TracebackType
 
-from monai_ext.base import InputError, lost_a_rank, print_any_name, tell_torchrun
+from monai_ext.base import input_error_in, lost_a_rank, print_any_name, tell_torchrun
 
 
 def end_in_a_sentence() -> None:
@@ -24,9 +24,7 @@ def end_in_a_sentence() -> None:
 
 
 def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, InputError):
-        cause = cause.__cause__
+    cause = input_error_in(error)
     if cause is not None:
         # Not sys.stderr, which torch replaces around this hook once ranks have joined.
         print(f"error: {_sentence(cause)}", file=sys.__stderr__)
