@@ -2,12 +2,14 @@
 
 from monai_ext.volumes.body import Body, body_mask, find_body
 from monai_ext.volumes.checks import SPACING_MM, check_affine, largest_shift_mm, spacing_of
+from monai_ext.volumes.dicom import DicomSeries, open_series
 from monai_ext.volumes.found_inputs import PICTURE_ENDINGS, FoundInput, find_inputs
 from monai_ext.volumes.found_scans import FoundScan, find_scans
 from monai_ext.volumes.phantoms import PHANTOM_LABELS, Phantom, phantom_torso, write_phantoms
 from monai_ext.volumes.prepare import PrepareSummary, prepare
 from monai_ext.volumes.read_itk import affine_of_itk, quiet_itk
-from monai_ext.volumes.scan import Scan, read_labels, read_scan
+from monai_ext.volumes.read_scan import read_labels, read_scan
+from monai_ext.volumes.scan import Scan
 from monai_ext.volumes.store import VolumeStore
 from monai_ext.volumes.store_record import StoreRecord
 
@@ -16,6 +18,7 @@ __all__ = [
     "PICTURE_ENDINGS",
     "SPACING_MM",
     "Body",
+    "DicomSeries",
     "FoundInput",
     "FoundScan",
     "Phantom",
@@ -30,6 +33,7 @@ __all__ = [
     "find_inputs",
     "find_scans",
     "largest_shift_mm",
+    "open_series",
     "phantom_torso",
     "prepare",
     "quiet_itk",

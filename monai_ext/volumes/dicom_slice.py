@@ -65,6 +65,20 @@ class DicomSlice:
         """Return a number, or the default when it is absent or empty."""
         return default if self.value(keyword) is None else float(self.numbers(keyword, 1)[0])
 
+    def whole_header(self) -> pydicom.Dataset:
+        """Parse the file again up to its pixels, this time keeping everything.
+
+        Raises:
+            ScanError: it can no longer be parsed.
+        """
+        try:
+            header = pydicom.dcmread(self.path, stop_before_pixels=True)
+        except OSError:
+            raise
+        except Exception:
+            self.refuse("cannot be parsed", "copy or export the series again", "dicom.unreadable")
+        return header
+
     def refuse(self, what: str, way_out: str, code: str) -> NoReturn:
         """Raise a ``ScanError`` about this file."""
         refuse(self.case, f"{self.place} {what}", way_out, code)

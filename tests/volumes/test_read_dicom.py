@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from monai_ext.base import GeometryError, LabelError, ScanError
-from monai_ext.volumes import affine_of_itk, read_labels, read_scan
+from monai_ext.volumes import affine_of_itk, open_series, read_labels, read_scan
 from monai_ext.volumes.dicom_pixels import stored_values
 
 COLUMNS, ROWS, COUNT = 7, 11, 5
@@ -378,3 +378,27 @@ def test_nothing_about_the_patient_reaches_the_temporary_file(shared_ct, tmp_pat
     assert len(seen) == 1
     assert b"SENTINEL" not in seen[0]
     assert b"SIEMENS" not in seen[0].split(b"\xff\x4f\xff\x51")[0]
+
+
+def test_an_opened_series_has_its_files_and_headers_in_the_order_of_the_voxels(tmp_path):
+    found = open_series(series(tmp_path, axes=TURNED), "of mine")
+    assert (found.case, found.shape, found.modality) == ("of mine", (COLUMNS, ROWS, COUNT), "CT")
+    scan, headers = found.read(), found.headers()
+    np.testing.assert_array_equal(scan.voxels, hu())
+    np.testing.assert_array_equal(scan.affine, found.affine)
+    assert [header.SOPInstanceUID for header in headers] == [f"2.25.9.{index}" for index in range(COUNT)]
+    for index, (path, header) in enumerate(zip(found.files, headers, strict=True)):
+        assert header.PatientName == NAME
+        assert header.file_meta.MediaStorageSOPInstanceUID == f"2.25.9.{index}"
+        assert "PixelData" not in header
+        np.testing.assert_array_equal(stored_values(path).T - 1024, hu()[:, :, index])
+    assert "SENTINEL" not in repr(found)
+
+
+def test_opening_decodes_no_pixels_but_checks_all_headers(tmp_path):
+    folder = series(tmp_path, one(1, PixelData=bytes(152)))
+    assert open_series(folder).shape == (COLUMNS, ROWS, COUNT)
+    with pytest.raises(ScanError, match=r"^there: there is no such folder"):
+        open_series(folder.parent / "there")
+    with pytest.raises(ScanError, match=r"^case_7: file 5 of 5 has no rescale"):
+        open_series(series(tmp_path / "b", one(2, RescaleSlope=None, RescaleIntercept=None)))
