@@ -1,0 +1,244 @@
+"""Real parts for the tests of the MONAI Label app: Orthanc, a study in it, and the label server beside it.
+
+Run these in one process: with pytest-xdist every worker would start an Orthanc, a server and a browser of its own.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pydicom
+import pytest
+
+INSTALL = "sudo apt-get install orthanc orthanc-dicomweb dicom3tools chromium"
+ORTHANC_PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
+STARTUP_S = 120  # importing torch and monai takes a busy machine most of it
+
+
+@dataclass(frozen=True)
+class Orthanc:
+    """A PACS of this test run's own: where it answers, and to whom."""
+
+    port: int
+    user: str
+    password: str = field(repr=False)
+
+    @property
+    def root(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def dicomweb(self) -> str:
+        return f"{self.root}/dicom-web"
+
+    @contextlib.contextmanager
+    def client(self) -> Iterator[Any]:
+        """Open a DICOMweb client, and leave no connection open: that would be a warning, so an error."""
+        from dicomweb_client import DICOMwebClient
+        from dicomweb_client.session_utils import create_session_from_user_pass
+
+        with create_session_from_user_pass(self.user, self.password) as session:
+            session.trust_env = False  # a proxy of the machine is not asked for loopback
+            yield DICOMwebClient(self.dicomweb, session=session)
+
+    def forget(self, uid: str) -> None:
+        """Delete a study, series or instance, so that the next test finds what it expects."""
+        import requests
+
+        login = (self.user, self.password)
+        found = requests.post(f"{self.root}/tools/lookup", data=uid, auth=login, timeout=10).json()
+        assert found, f"Orthanc holds no {uid}"
+        for item in found:
+            requests.delete(self.root + item["Path"], auth=login, timeout=10).raise_for_status()
+
+
+@dataclass(frozen=True)
+class StoredSeries:
+    """The real series as it was pushed into Orthanc."""
+
+    folder: Path
+    study: str
+    series: str
+    datasets: list[pydicom.Dataset] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class LabelServer:
+    """The label server as a user starts it, with all that it may write to."""
+
+    url: str
+    app: Path
+    home: Path
+    temporary: Path
+    log: Path
+
+
+def needed(program: str) -> str:
+    """Return the program's path; skip the test where it is not installed, except in CI."""
+    found = shutil.which(program, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
+    if found is None:
+        absent(program)
+    return found
+
+
+def absent(what: str) -> None:
+    message = f"needs {what}: {INSTALL}"
+    pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for(answers: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
+    import requests
+
+    end = time.monotonic() + STARTUP_S
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            break
+        try:
+            if answers():
+                return
+        except requests.ConnectionError:
+            pass
+        time.sleep(0.1)
+    state = "does not answer" if process.poll() is None else f"ended with {process.returncode}"
+    pytest.fail(f"{process.args[0]} {state}:\n{log.read_text(encoding='utf-8', errors='replace')[-3000:]}")
+
+
+def own_address() -> str | None:
+    """Return an address at which other machines would find this one, if there is any."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("198.51.100.1", 9))  # sends nothing; only asks the routing table
+        except OSError:
+            return None
+        return str(probe.getsockname()[0])
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End the process and its children; what they would still save is thrown away anyway."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Debian's browser."""
+    return needed("chromium")
+
+
+@pytest.fixture(scope="session")
+def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
+    """Debian's Orthanc with DICOMweb, which answers only this machine, and only with a password made up here.
+
+    Orthanc 1.10 listens on every address and has no option for less. A private network namespace would close the
+    port for good, but containers and some kernels refuse one to ordinary users, and the browser and the tests would
+    have to be inside it as well. So Orthanc itself must turn other addresses away, which is tried before
+    anything is stored; the DICOM port stays shut.
+    """
+    requests = pytest.importorskip("requests")
+    program = needed("Orthanc")
+    if not ORTHANC_PLUGIN.is_file():
+        absent("orthanc-dicomweb")
+    folder = tmp_path_factory.mktemp("orthanc")
+    pacs = Orthanc(free_port(), "tests", secrets.token_hex(16))
+    settings = {
+        "Name": "tests",
+        "HttpPort": pacs.port,
+        "RemoteAccessAllowed": False,
+        "AuthenticationEnabled": True,
+        "RegisteredUsers": {pacs.user: pacs.password},
+        "DicomServerEnabled": False,
+        "StorageDirectory": str(folder / "storage"),
+        "IndexDirectory": str(folder / "storage"),
+        "Plugins": [str(ORTHANC_PLUGIN)],
+        "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
+    }
+    configuration, log = folder / "orthanc.json", folder / "orthanc.log"
+    configuration.touch(mode=0o600)
+    configuration.write_text(json.dumps(settings), encoding="utf-8")
+    with log.open("wb") as out:
+        process = subprocess.Popen([program, str(configuration)], stdout=out, stderr=out, start_new_session=True)
+    try:
+        login = (pacs.user, pacs.password)
+        wait_for(lambda: requests.get(f"{pacs.root}/system", auth=login, timeout=10).ok, process, log)
+        outside = own_address()
+        if outside:
+            answer = requests.get(f"http://{outside}:{pacs.port}/system", auth=login, timeout=10)
+            assert answer.status_code == 401, "Orthanc answers other machines: nothing is stored in it"
+        yield pacs
+    finally:
+        stop(process)
+
+
+@pytest.fixture(scope="session")
+def stored_series(orthanc: Orthanc, repaired_jpeg2000: Path) -> StoredSeries:
+    """The real series in Orthanc, compressed as the scanner's archive had it."""
+    datasets = [pydicom.dcmread(path) for path in sorted(repaired_jpeg2000.iterdir())]
+    with orthanc.client() as client:
+        reply = client.store_instances(datasets)
+    assert len(reply.ReferencedSOPSequence) == len(datasets)
+    first = datasets[0]
+    return StoredSeries(repaired_jpeg2000, str(first.StudyInstanceUID), str(first.SeriesInstanceUID), datasets)
+
+
+@pytest.fixture(scope="session")
+def dicomweb_server(
+    orthanc: Orthanc, stored_series: StoredSeries, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LabelServer]:
+    """The real label server on Orthanc, as ``label-serve`` starts it."""
+    pytest.importorskip("monailabel", reason="needs MONAI Label: pip install 'monai-ext[label]'")
+    import requests
+
+    folder = tmp_path_factory.mktemp("label")
+    port = free_port()
+    server = LabelServer(
+        f"http://127.0.0.1:{port}", folder / "app", folder / "home", folder / "temporary", folder / "server.log"
+    )
+    for place in (server.home, server.temporary):
+        place.mkdir()
+    environment = os.environ | {
+        "HOME": str(server.home),
+        "TMPDIR": str(server.temporary),
+        "MONAI_LABEL_DICOMWEB_USERNAME": orthanc.user,
+        "MONAI_LABEL_DICOMWEB_PASSWORD": orthanc.password,
+        "MONAI_LABEL_DICOMWEB_CACHE_EXPIRY": "0",  # what a test stores is to be seen at once
+        "MONAI_LABEL_AUTO_UPDATE_SCORING": "false",
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "monailabel.main",
+        "start_server",
+        "--app",
+        "/tmp/w4/orth/app",
+        "--host",
+        "127.0.0.1",
+        "--studies",
+        orthanc.dicomweb,
+    ]
+    command += ["--port", str(port)]
+    with server.log.open("wb") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out, env=environment, start_new_session=True)
+    try:
+        wait_for(lambda: requests.get(f"{server.url}/info/", timeout=30).ok, process, server.log)
+        yield server
+    finally:
+        stop(process)
