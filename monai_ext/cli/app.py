@@ -11,6 +11,8 @@ from monai_ext.cli.checkpoint import checkpoint
 from monai_ext.cli.demo import demo
 from monai_ext.cli.few_shot import few_shot
 from monai_ext.cli.import_adapters import import_adapters
+from monai_ext.cli.label_app import label_app
+from monai_ext.cli.label_serve import label_serve
 from monai_ext.cli.localize import localize
 from monai_ext.cli.prepare import prepare
 
@@ -29,6 +31,8 @@ app.command()(localize)
 app.command()(checkpoint)
 app.command("few-shot")(few_shot)
 app.command("import-adapters")(import_adapters)
+app.command("label-app")(label_app)
+app.command("label-serve")(label_serve)
 app.command("bundle-path")(bundle_path)
 app.command("config-path")(config_path)
 

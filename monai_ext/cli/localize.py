@@ -117,7 +117,7 @@ def localize(
     wanted |= {name: value for name, value in optional.items() if value is not None}
     from monai_ext.demo.workflow import run_bundle
 
-    run_bundle(_BUNDLE, ["inference"], wanted | dict(_setting(text) for text in settings or ()), False)
+    run_bundle(_BUNDLE, ["inference"], wanted | dict(setting_of(text) for text in settings or ()), False)
 
 
 def _window(text: str) -> str | list[float]:
@@ -130,7 +130,8 @@ def _window(text: str) -> str | list[float]:
         return list(find_window(text))  # whose error names the presets
 
 
-def _setting(text: str) -> tuple[str, Any]:
+def setting_of(text: str) -> tuple[str, Any]:
+    """Return name and value of ``NAME=VALUE``, the value as JSON where it is some."""
     import json
 
     from monai_ext.base import SettingError

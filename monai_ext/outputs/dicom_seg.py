@@ -38,6 +38,7 @@ def write_dicom_seg(
     algorithm: str,
     version: str,
     series_description: str = "Segmentation",
+    automatic: bool = True,
     case: str | None = None,
 ) -> Path:
     """Write a binary DICOM SEG whose segment numbers are the ids of the labels.
@@ -55,6 +56,7 @@ def write_dicom_seg(
         algorithm: the name of what made the labels.
         version: of that algorithm.
         series_description: to which "for research use only" is added.
+        automatic: whether no person had a hand in the labels; else they are called semi-automatic.
         case: the id for messages; the base name by default.
 
     Returns:
@@ -80,7 +82,8 @@ def write_dicom_seg(
             family=codes.DCM.ArtificialIntelligence,
             version=research_text(version, "version", ""),
         )
-        segments = [_segment(hd, number, name, identification) for number, name in names.items()]
+        kind = "AUTOMATIC" if automatic else "SEMIAUTOMATIC"
+        segments = [_segment(hd, number, name, kind, identification) for number, name in names.items()]
         # Without a labelled voxel there is no frame to write, but one is the least; one a segment, of the first slice.
         empty = not planes.any()
         references = source.references()
@@ -124,14 +127,14 @@ def _checked(names: Mapping[int, str], case: str) -> dict[int, str]:
     return kept
 
 
-def _segment(hd: Any, number: int, name: str, identification: Any) -> Any:
+def _segment(hd: Any, number: int, name: str, algorithm_type: str, identification: Any) -> Any:
     coded = codes_of(name)
     segment = hd.seg.SegmentDescription(
         segment_number=number,
         segment_label=name,
         segmented_property_category=concept(hd, coded.category),
         segmented_property_type=concept(hd, coded.kind),
-        algorithm_type="AUTOMATIC",
+        algorithm_type=algorithm_type,
         algorithm_identification=identification,
     )
     if coded.side is not None:

@@ -1,0 +1,1 @@
+"""The MONAI Label app: both bundles as models of an annotation server. Needs the extra ``label``."""

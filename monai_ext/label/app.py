@@ -1,0 +1,260 @@
+"""The app itself: models, training, scoring and strategies over one datastore."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from monailabel.config import settings
+from monailabel.interfaces.app import MONAILabelApp
+from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.tasks.infer_v2 import InferTask
+from monailabel.interfaces.tasks.scoring import ScoringMethod
+from monailabel.interfaces.tasks.strategy import Strategy
+from monailabel.interfaces.tasks.train import TrainTask
+from monailabel.tasks.activelearning.first import First
+from monailabel.tasks.activelearning.random import Random
+from monailabel.utils.others.generic import remove_file
+
+from monai_ext._version import __version__
+from monai_ext.base import InputError, SettingError
+from monai_ext.label.app_folder import AppSettings, read_app
+from monai_ext.label.bundle_model import BundleModel
+from monai_ext.label.dicomweb_client import connect
+from monai_ext.label.dicomweb_studies import DicomWebStudies
+from monai_ext.label.local_studies import LocalStudies
+from monai_ext.label.localization_task import HEAT_MAP, LesionCandidatesTask, LesionHeatTask, LesionMaskTask
+from monai_ext.label.names import label_tag
+from monai_ext.label.options import Option, coerced
+from monai_ext.label.scoring import ClassDice, ModelUncertainty
+from monai_ext.label.scribbles import HistogramScribbles
+from monai_ext.label.segmentation_task import CtSegmentationTask
+from monai_ext.label.strategies import MostUncertainImage
+from monai_ext.label.training_task import CtSegmentationTraining
+from monai_ext.label.volume_task import KEPT, RESEARCH_ONLY
+
+SEGMENTATION, LESIONS = "ct_segmentation", "lesion_localization"
+_INFER = {
+    "save_label": Option(False),
+    "label_tag": Option("original", low=1, high=32),
+    "store_seg": Option(False),
+}
+_BATCH = {
+    "images": Option("all", ("all", "labeled", "unlabeled")),
+    "max_batch_size": Option(0, low=0, high=1_000_000),
+    "device": Option("cpu", low=1, high=16),
+    "label_tag": Option("original", low=1, high=32),
+}
+
+
+class CtLabelApp(MONAILabelApp):
+    """Both bundles in 3D Slicer and OHIF.
+
+    Args:
+        app_dir: a folder that ``label-app`` wrote.
+        studies: a folder of scans, or the address of a DICOMweb archive.
+        conf: nothing of it is used; what the app is lies in its folder.
+    """
+
+    def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
+        self.described: AppSettings = read_app(Path(app_dir))
+        folder = Path(app_dir)
+        for name in ("model", "passing", "trainings"):
+            (folder / name).mkdir(exist_ok=True)
+        self.segmenter = self._model(folder, self.described.segmentation)
+        self.localizer = self._model(folder, self.described.localization)
+        self._task = CtSegmentationTask(self.segmenter) if self.segmenter else None
+        names = dict(self._task.names) if self._task else {1: "lesion candidate"}
+        self.names: dict[int, str] = names
+        super().__init__(
+            app_dir=app_dir,
+            studies=studies,
+            conf=dict(conf or {}),
+            name="monai-ext",
+            description=f"CT segmentation (Hi-End-MAE) and zero-shot lesion localization (AA-CLIP). {RESEARCH_ONLY}",
+            version=__version__,
+        )
+
+    @staticmethod
+    def _model(folder: Path, part: Mapping[str, Any] | None) -> BundleModel | None:
+        if part is None:
+            return None
+        files = {setting: folder / name for setting, name in part["files"].items()}
+        settings = part["settings"] | {setting: str(path) for setting, path in files.items()}
+        return BundleModel(part["bundle"], part["configs"], settings, list(files.values()), folder / "passing")
+
+    def init_datastore(self) -> Datastore:
+        """Return the folder or the archive, guarded."""
+        studies = str(self.studies)
+        if studies.startswith(("http://", "https://")):
+            cache = Path(self.app_dir) / "cache"
+            return DicomWebStudies(
+                connect(studies.strip().rstrip("/")), settings.MONAI_LABEL_DICOMWEB_SEARCH_FILTER, cache, self.names
+            )
+        return LocalStudies(studies, auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD)
+
+    def init_infers(self) -> dict[str, InferTask]:
+        """Return the models."""
+        models: dict[str, InferTask] = {}
+        if self._task is not None:
+            models[SEGMENTATION] = self._task
+        if self.localizer is not None:
+            classes = self.described.localization["classes"]  # type: ignore[index]
+            models[LESIONS] = LesionMaskTask(self.localizer, classes)
+            models["lesion_heatmap"] = LesionHeatTask(self.localizer, classes)
+            models["lesion_candidates"] = LesionCandidatesTask(self.localizer, classes)
+        models["histogram_scribbles"] = HistogramScribbles()
+        return models
+
+    def init_trainers(self) -> dict[str, TrainTask]:
+        """Return the training of the segmentation."""
+        if self.segmenter is None or self.described.segmentation is None:
+            return {}
+        part = self.described.segmentation
+        state = Path(self.app_dir) / "trainings"
+        return {SEGMENTATION: CtSegmentationTraining(self.segmenter, part["train_configs"], part["settings"], state)}
+
+    def init_strategies(self) -> dict[str, Strategy]:
+        """Return the ways to choose the next image."""
+        ways: dict[str, Strategy] = {"random": Random(), "first": First()}
+        if self._task is not None:
+            ways["uncertainty"] = MostUncertainImage(ModelUncertainty(self._task))
+        return ways
+
+    def init_scoring_methods(self) -> dict[str, ScoringMethod]:
+        """Return the scores."""
+        if self._task is None:
+            return {}
+        return {"dice": ClassDice(self.names), "uncertainty": ModelUncertainty(self._task)}
+
+    def infer(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """Run a model on an image of the datastore, or on a file that the server took in itself.
+
+        Args:
+            request: ``model``, ``image`` and the options of the model; ``save_label`` and ``label_tag``, where the
+                result is kept; ``store_seg``, whether it goes to the archive as SEG. An ``image`` that is a ``Path``
+                is a file of the server's; text is the id of an image.
+            datastore: another one than the app's.
+
+        Raises:
+            SettingError: no such model, or an option that cannot be used.
+            ManifestError: no such image.
+        """
+        name = str(request.get("model") or "")
+        task = self._infers.get(name)
+        if task is None:
+            raise SettingError(f"model {name[:60]!r}: choose one of {', '.join(self._infers)}", code="label.model")
+        asked = coerced({key: request[key] for key in _INFER if key in request}, _INFER, name)
+        tag = label_tag(asked["label_tag"])
+        store = datastore or self.datastore()
+        image = request.get("image")
+        known = not isinstance(image, os.PathLike)
+        path = image if not known else self._path_of(store, image)
+        file, told = task({**request, "image": str(path), **({"case": image} if known else {})})
+        kept = told.pop(KEPT, {})
+        try:
+            if known:
+                self._keep(store, str(image), file, told, kept, asked | {"label_tag": tag}, task)
+        finally:
+            for extra in kept.values():
+                remove_file(extra)
+        return {"label": file, "tag": tag, "file": file, "params": told}
+
+    def _path_of(self, store: Datastore, image: Any) -> str:
+        if isinstance(store, DicomWebStudies):
+            return str(store.image_for_models(image))
+        path: str = store.get_image_uri(image)
+        return path
+
+    def _keep(
+        self,
+        store: Datastore,
+        image: str,
+        file: str,
+        told: dict[str, Any],
+        kept: Mapping[str, str],
+        asked: Mapping[str, Any],
+        task: InferTask,
+    ) -> None:
+        """Put results into the datastore and, where asked, into the archive."""
+        if HEAT_MAP in kept:
+            store.save_label(image, kept[HEAT_MAP], HEAT_MAP, {})
+            told["heatmap_tag"] = HEAT_MAP
+        volume = file.endswith((".nii.gz", ".nii", ".nrrd"))
+        if asked["save_label"] and volume:
+            store.save_label(image, file, asked["label_tag"], {"model": told.get("bundle", "")})
+        if asked["store_seg"]:
+            if not isinstance(store, DicomWebStudies) or not volume:
+                raise SettingError(
+                    "store_seg: only label maps of images in a DICOMweb archive become SEG there; serve with "
+                    "--studies ADDRESS",
+                    code="label.store_seg",
+                )
+            path = store.seg_file(
+                image, Path(file), {number: name for name, number in task.labels.items()}, automatic=True
+            )
+            try:
+                store.send(path, image)
+            finally:
+                path.unlink()
+            told["seg_stored"] = True
+
+    def batch_infer(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """Run a model over the images of the datastore, one after another, and keep each result.
+
+        Returns:
+            Of each image what became of it; one that cannot be used is told with its reason, and the others go on.
+        """
+        model = str(request.get("model") or "")
+        if model not in self._infers:
+            raise SettingError(f"model {model[:60]!r}: choose one of {', '.join(self._infers)}", code="label.model")
+        asked = coerced(request, _BATCH, "batch")
+        store = datastore or self.datastore()
+        images = self._batch_infer.get_images({"images": asked["images"]}, store)
+        most = asked["max_batch_size"] or len(images)
+        return {image: self._one_of_batch(image, model, asked, request, store) for image in sorted(images)[:most]}
+
+    def _one_of_batch(
+        self, image: str, model: str, asked: Mapping[str, Any], request: Mapping[str, Any], store: Datastore
+    ) -> dict[str, Any]:
+        wanted = {**request, "model": model, "image": image, "save_label": True, "label_tag": asked["label_tag"]}
+        try:
+            result = self.infer(wanted, store)
+        except InputError as error:
+            return {"error": str(error)}
+        remove_file(result.pop("file"))
+        return {"tag": result["tag"], "params": result["params"]}
+
+    def next_sample(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the image to label next; no path of the server is told."""
+        name = str(request.get("strategy") or "random")
+        strategy = self._strategies.get(name)
+        if strategy is None:
+            raise SettingError(
+                f"strategy {name[:60]!r}: choose one of {', '.join(self._strategies)}", code="label.strategy"
+            )
+        found: dict[str, Any] = strategy({"strategy": name}, self.datastore()) or {}
+        return found
+
+    def train(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Train a model on the final labels."""
+        name = str(request.get("model") or "")
+        if name not in self._trainers:
+            raise SettingError(
+                f"training {name[:60]!r}: choose one of {', '.join(self._trainers) or 'none'}", code="label.model"
+            )
+        result: dict[str, Any] = self._trainers[name](request, self.datastore())
+        return result
+
+    def scoring(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
+        """Run a scoring method."""
+        name = str(request.get("method") or "")
+        if name not in self._scoring_methods:
+            raise SettingError(
+                f"scoring {name[:60]!r}: choose one of {', '.join(self._scoring_methods)}", code="label.method"
+            )
+        result: dict[str, Any] = self._scoring_methods[name](request, datastore or self.datastore())
+        return result
+
+    def on_save_label(self, image_id: str, label_id: str) -> None:
+        """Say nothing: the server's own form logs ids."""

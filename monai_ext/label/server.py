@@ -1,0 +1,61 @@
+"""The web server: MONAI Label's models and clients, with only those addresses that check what they are given.
+
+Started by ``python -m monailabel.main start_server --uvicorn_app monai_ext.label.server:app``; see ``label-serve``.
+"""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import JSONResponse
+from monailabel.config import settings
+from monailabel.endpoints import info, login
+from monailabel.interfaces.exception import MONAILabelException
+from monailabel.interfaces.utils.app import app_instance
+
+from monai_ext._version import __version__
+from monai_ext.base import InputError, input_error_in
+from monai_ext.label import checked_routes, datastore_routes, other_routes
+from monai_ext.label.volume_task import RESEARCH_ONLY
+
+
+@asynccontextmanager
+async def _lifespan(_: FastAPI) -> AsyncIterator[None]:
+    app = app_instance()
+    app.server_mode(True)
+    app.on_init_complete()
+    yield
+
+
+def build() -> FastAPI:
+    """Return the server; other sites may read its answers only when their origins are named."""
+    server = FastAPI(
+        title="monai-ext", description=RESEARCH_ONLY, version=__version__, docs_url="/docs", lifespan=_lifespan
+    )
+    origins = [str(origin).rstrip("/") for origin in settings.MONAI_LABEL_CORS_ORIGINS]
+    if origins:
+        server.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
+    server.add_exception_handler(InputError, _told)
+    server.add_exception_handler(MONAILabelException, _told)
+    server.add_exception_handler(Exception, _told)
+    if settings.MONAI_LABEL_AUTH_ENABLE:
+        server.include_router(login.router)
+    for router in (info.router, checked_routes.router, datastore_routes.router, other_routes.router):
+        server.include_router(router)
+    return server
+
+
+async def _told(request: Request, error: Exception) -> JSONResponse:
+    """Answer with the sentence of an error that the client can mend, and with nothing of any other."""
+    ours = input_error_in(error)
+    if ours is not None:
+        return JSONResponse({"detail": str(ours), "code": ours.code}, 400)
+    if isinstance(error, MONAILabelException):
+        return JSONResponse({"detail": error.msg}, 400)
+    logging.getLogger("monai_ext").error("the server failed at %s", request.url.path, exc_info=error)
+    return JSONResponse({"detail": "the server failed; its log tells why"}, 500)
+
+
+app = build()

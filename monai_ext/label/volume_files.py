@@ -1,0 +1,74 @@
+"""Volumes as the clients want them: NRRD or NIfTI of one type, on the grid of the image."""
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import SimpleITK
+
+from monai_ext.base import SettingError, WriteError, replacing
+from monai_ext.volumes import affine_of_itk, largest_shift_mm, quiet_itk, spacing_of
+
+_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def converted(source: Path, target: Path, dtype: str | None = None, compress: bool = True) -> Path:
+    """Write a NIfTI anew in the form that a client asks for; no voxel is moved.
+
+    Args:
+        source: a NIfTI volume.
+        target: ends in ``.nrrd``, ``.nii.gz`` or ``.nii``.
+        dtype: a numpy type; that of the source by default.
+        compress: of NRRD.
+
+    Raises:
+        SettingError: the type cannot hold the values.
+        WriteError: the file could not be written whole.
+    """
+    image = nib.load(source)
+    values, affine = np.asanyarray(image.dataobj), np.asarray(image.affine, np.float64)
+    write_volume(target, _as_type(values, dtype), affine, compress)
+    return target
+
+
+def write_volume(target: Path, values: np.ndarray, affine: np.ndarray, compress: bool = True) -> None:
+    """Write a volume and re-read it.
+
+    Args:
+        target: ends in ``.nrrd``, ``.nii.gz`` or ``.nii``.
+        values: ``(x, y, z)``.
+        affine: ``(4, 4)``, voxel index to mm in RAS+, its axes at right angles.
+        compress: of NRRD.
+
+    Raises:
+        WriteError: the file could not be written whole.
+    """
+    image = SimpleITK.GetImageFromArray(np.ascontiguousarray(values.transpose(2, 1, 0)))
+    lps, spacing = _LPS @ affine, np.array(spacing_of(affine))
+    image.SetOrigin(lps[:3, 3].tolist())
+    image.SetSpacing(spacing.tolist())
+    image.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
+    with replacing(target, verify=lambda path: _verify(path, values, affine)) as path:
+        SimpleITK.WriteImage(image, str(path), useCompression=compress)
+
+
+def _as_type(values: np.ndarray, dtype: str | None) -> np.ndarray:
+    if dtype is None:
+        return values
+    typed = values.astype(dtype)
+    if not np.array_equal(typed, values):
+        raise SettingError(
+            f"result_dtype: {dtype} cannot hold values from {values.min()} to {values.max()}; choose a larger type",
+            code="label.dtype",
+        )
+    return typed
+
+
+def _verify(path: Path, values: np.ndarray, affine: np.ndarray) -> None:
+    with quiet_itk():
+        image = SimpleITK.ReadImage(str(path))
+    read = SimpleITK.GetArrayViewFromImage(image).transpose(2, 1, 0)
+    same = read.shape == values.shape and read.dtype == values.dtype and np.array_equal(read, values)
+    # NIfTI holds float32: 1e-7 of an origin of 1 m, and what a quaternion near a half turn loses.
+    if not same or largest_shift_mm(values.shape, affine_of_itk(image), affine) > 0.05 * min(spacing_of(affine)):
+        raise WriteError(f"{path.name}: reads back otherwise than it was written; check the disk", code="write.verify")
