@@ -7,7 +7,7 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, File, Form, HTTPException, UploadFile
 from fastapi.background import BackgroundTasks
@@ -32,7 +32,6 @@ _USER = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))
 _ADMIN = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN))
 _ANNOTATOR = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))
 
-_NO_FILE = File(None)
 
 router = APIRouter()
 
@@ -74,8 +73,8 @@ def infer(
     image: str = "",
     session_id: str = "",
     params: str = Form("{}"),
-    file: UploadFile = _NO_FILE,
-    label: UploadFile = _NO_FILE,
+    file: Annotated[UploadFile | None, File()] = None,
+    label: Annotated[UploadFile | None, File()] = None,
     output: ResultType | None = None,
     user: User = _USER,
 ) -> Any:

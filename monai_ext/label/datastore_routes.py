@@ -1,7 +1,7 @@
 """The server's addresses for images and labels: ids and tags are checked by the datastore, files by strict readers."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, File, Form, HTTPException, UploadFile
 from fastapi.background import BackgroundTasks
@@ -20,7 +20,6 @@ _USER = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))
 _ADMIN = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN))
 _ANNOTATOR = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ANNOTATOR))
 
-_FILE = File(...)
 
 router = APIRouter(prefix="/datastore", tags=["Datastore"])
 
@@ -37,9 +36,9 @@ def listed(output: served.ResultType | None = None, user: User = _USER) -> Any:
 @router.put("/image")
 def add_image(
     tasks: BackgroundTasks,
+    file: Annotated[UploadFile, File()],
     image: str = "",
     params: str = Form("{}"),
-    file: UploadFile = _FILE,
     user: User = _ANNOTATOR,
 ) -> Any:
     """Take in an image."""
@@ -79,9 +78,9 @@ def update_image_info(image: str, info: str = Form("{}"), user: User = _ANNOTATO
 def save_label(
     tasks: BackgroundTasks,
     image: str,
+    label: Annotated[UploadFile, File()],
     params: str = Form("{}"),
     tag: str = DefaultLabelTag.FINAL.value,
-    label: UploadFile = _FILE,
     user: User = _ANNOTATOR,
 ) -> Any:
     """Keep a label of an image."""

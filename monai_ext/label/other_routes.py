@@ -3,7 +3,7 @@
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import monailabel
 import requests
@@ -25,7 +25,6 @@ _OWN_ALONE = "default-src 'self' 'unsafe-inline' 'unsafe-eval' blob: data:"
 _PASSED_ON = ("accept", "content-type")
 _PASSED_BACK = ("content-type", "etag", "last-modified")
 
-_FILES = File(...)
 
 router = APIRouter()
 
@@ -38,7 +37,7 @@ def start() -> Response:
 
 @router.put("/session/", tags=["Session"])
 def create_session(
-    uncompress: bool = False, expiry: int = 0, files: list[UploadFile] = _FILES, user: User = _USER
+    files: Annotated[list[UploadFile], File()], uncompress: bool = False, expiry: int = 0, user: User = _USER
 ) -> Any:
     """Take in one image for several requests."""
     if uncompress or len(files) != 1:

@@ -56,7 +56,9 @@ class HistogramScribbles(HistogramBasedGraphCut):
                 code="label.scribbles",
             )
         self.lamda, self.sigma, self.num_bins = (options[name] for name in ("lamda", "sigma", "num_bins"))
+        quiet = {"logging": "WARNING"}  # its own log names paths
         wanted = {
+            **quiet,
             **options,
             "image": str(image),
             "label": str(request["label"]),
