@@ -155,6 +155,9 @@ class CtLabelApp(MONAILabelApp):
         try:
             if known:
                 self._keep(store, str(image), file, told, kept, asked | {"label_tag": tag}, task)
+        except Exception:
+            remove_file(file)
+            raise
         finally:
             for extra in kept.values():
                 remove_file(extra)

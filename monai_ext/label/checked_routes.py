@@ -6,6 +6,7 @@ Handlers are plain functions, which FastAPI runs in threads: an inference does n
 import json
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -57,18 +58,27 @@ def entries(text: str | None) -> dict[str, Any]:
     return found
 
 
-def received(upload: UploadFile, endings: tuple[str, ...], tasks: BackgroundTasks) -> Path:
-    """Write an upload to a new file, which goes when the answer has gone."""
-    ending = ending_of(upload.filename, endings)
-    with tempfile.NamedTemporaryFile(prefix="monai_ext-", suffix=ending, delete=False) as file:
-        tasks.add_task(remove_file, file.name)
+def passing() -> Iterator[Path]:
+    """Give a request a folder for what it sent; it goes with the answer, also where that is a refusal."""
+    with tempfile.TemporaryDirectory(prefix="monai_ext-") as folder:
+        yield Path(folder)
+
+
+Passing = Annotated[Path, Depends(passing)]
+
+
+def received(upload: UploadFile, endings: tuple[str, ...], folder: Path) -> Path:
+    """Write an upload into the request's folder."""
+    path = folder / f"{len(list(folder.iterdir()))}{ending_of(upload.filename, endings)}"
+    with path.open("wb") as file:
         shutil.copyfileobj(upload.file, file)
-    return Path(file.name)
+    return path
 
 
 @router.post("/infer/{model}", tags=["Infer"])
 def infer(
     tasks: BackgroundTasks,
+    folder: Passing,
     model: str,
     image: str = "",
     session_id: str = "",
@@ -80,8 +90,8 @@ def infer(
 ) -> Any:
     """Run a model on an image of the datastore, of a session or of the request itself."""
     app, wanted = the_app(), entries(params)
-    wanted |= {"model": model, "image": _image(app, tasks, image, session_id, file)}
-    wanted["label"] = str(received(label, IMAGE_ENDINGS, tasks)) if label else None
+    wanted |= {"model": model, "image": _image(app, folder, image, session_id, file)}
+    wanted["label"] = str(received(label, IMAGE_ENDINGS, folder)) if label else None
     result = app.infer(wanted)
     if output == ResultType.dicom_seg:
         tasks.add_task(remove_file, result["file"])
@@ -89,10 +99,10 @@ def infer(
     return send_response(app.datastore(), result, output, tasks)
 
 
-def _image(app: CtLabelApp, tasks: BackgroundTasks, image: str, session: str, file: UploadFile | None) -> Any:
+def _image(app: CtLabelApp, folder: Path, image: str, session: str, file: UploadFile | None) -> Any:
     """Return a path for what the client sent, and text for the id of an image."""
     if file is not None:
-        return received(file, IMAGE_ENDINGS, tasks)
+        return received(file, IMAGE_ENDINGS, folder)
     if session:
         found = app.sessions().get_session(checked_session(session)) if app.sessions() else None
         if found is None:

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, File, Form, HTTPException, UploadFile
-from fastapi.background import BackgroundTasks
 from fastapi.responses import FileResponse
 from monailabel.config import settings
 from monailabel.endpoints import datastore as served
@@ -13,7 +12,7 @@ from monailabel.interfaces.datastore import DefaultLabelTag
 from monailabel.utils.others.generic import get_mime_type
 
 from monai_ext.base import SettingError
-from monai_ext.label.checked_routes import entries, received, the_app
+from monai_ext.label.checked_routes import Passing, entries, received, the_app
 from monai_ext.label.local_studies import IMAGE_ENDINGS
 
 _USER = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))
@@ -35,14 +34,14 @@ def listed(output: served.ResultType | None = None, user: User = _USER) -> Any:
 @router.put("/")
 @router.put("/image")
 def add_image(
-    tasks: BackgroundTasks,
+    folder: Passing,
     file: Annotated[UploadFile, File()],
     image: str = "",
     params: str = Form("{}"),
     user: User = _ANNOTATOR,
 ) -> Any:
     """Take in an image."""
-    path = received(file, IMAGE_ENDINGS, tasks)
+    path = received(file, IMAGE_ENDINGS, folder)
     name = image or Path(str(file.filename)).name.removesuffix("".join(path.suffixes))
     return {"image": the_app().datastore().add_image(name, str(path), _info(params, user))}
 
@@ -76,7 +75,7 @@ def update_image_info(image: str, info: str = Form("{}"), user: User = _ANNOTATO
 
 @router.put("/label")
 def save_label(
-    tasks: BackgroundTasks,
+    folder: Passing,
     image: str,
     label: Annotated[UploadFile, File()],
     params: str = Form("{}"),
@@ -84,7 +83,7 @@ def save_label(
     user: User = _ANNOTATOR,
 ) -> Any:
     """Keep a label of an image."""
-    path = received(label, IMAGE_ENDINGS, tasks)
+    path = received(label, IMAGE_ENDINGS, folder)
     kept = the_app().datastore().save_label(image, str(path), tag or DefaultLabelTag.FINAL.value, _info(params, user))
     return {"image": image, "label": kept}
 

@@ -78,6 +78,7 @@ class LocalStudies(LocalDatastore):
     def remove_image(self, id: str) -> None:
         """Remove an image and its labels."""
         super().remove_image(self._known(id))
+        self.refresh()  # the watcher would, but after the answer
 
     def save_label(self, id: str, filename: str, tag: str, info: dict[str, Any]) -> str:
         """Keep a label of an image.
@@ -96,6 +97,7 @@ class LocalStudies(LocalDatastore):
         """Remove a label."""
         if self.get_label_uri(id, tag):
             super().remove_label(self._known(id), label_tag(tag))
+            self.refresh()
 
     def update_image_info(self, id: str, info: dict[str, Any]) -> None:
         """Add to what is kept about an image."""

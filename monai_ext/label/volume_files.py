@@ -9,6 +9,7 @@ import SimpleITK
 from monai_ext.base import SettingError, WriteError, replacing
 from monai_ext.volumes import affine_of_itk, largest_shift_mm, quiet_itk, spacing_of
 
+_SCANNER, _MM = 1, 2  # NIFTI_XFORM_SCANNER_ANAT, NIFTI_UNITS_MM
 _LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -43,13 +44,28 @@ def write_volume(target: Path, values: np.ndarray, affine: np.ndarray, compress:
     Raises:
         WriteError: the file could not be written whole.
     """
+    with replacing(target, verify=lambda path: _verify(path, values, affine)) as path:
+        if target.suffix == ".nrrd":
+            SimpleITK.WriteImage(_itk_image(values, affine), str(path), useCompression=compress)
+        else:
+            nib.save(_nifti_image(values, affine), path)
+
+
+def _itk_image(values: np.ndarray, affine: np.ndarray) -> SimpleITK.Image:
     image = SimpleITK.GetImageFromArray(np.ascontiguousarray(values.transpose(2, 1, 0)))
     lps, spacing = _LPS @ affine, np.array(spacing_of(affine))
     image.SetOrigin(lps[:3, 3].tolist())
     image.SetSpacing(spacing.tolist())
     image.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
-    with replacing(target, verify=lambda path: _verify(path, values, affine)) as path:
-        SimpleITK.WriteImage(image, str(path), useCompression=compress)
+    return image
+
+
+def _nifti_image(values: np.ndarray, affine: np.ndarray) -> nib.Nifti1Image:
+    image = nib.Nifti1Image(values, affine)
+    image.set_sform(affine, _SCANNER)
+    image.set_qform(affine, _SCANNER)
+    image.header.set_xyzt_units(_MM)
+    return image
 
 
 def _as_type(values: np.ndarray, dtype: str | None) -> np.ndarray:

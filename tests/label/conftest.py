@@ -82,6 +82,7 @@ class LabelServer:
     home: Path
     temporary: Path
     log: Path
+    port: int = 0
 
 
 def needed(program: str) -> str:
@@ -198,47 +199,123 @@ def stored_series(orthanc: Orthanc, repaired_jpeg2000: Path) -> StoredSeries:
     return StoredSeries(repaired_jpeg2000, str(first.StudyInstanceUID), str(first.SeriesInstanceUID), datasets)
 
 
-@pytest.fixture(scope="session")
-def dicomweb_server(
-    orthanc: Orthanc, stored_series: StoredSeries, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[LabelServer]:
-    """The real label server on Orthanc, as ``label-serve`` starts it."""
-    pytest.importorskip("monailabel", reason="needs MONAI Label: pip install 'monai-ext[label]'")
+@contextlib.contextmanager
+def serving(folder: Path, app: Path, studies: str, settings: dict[str, str]) -> Iterator[LabelServer]:
+    """Start the real label server as a user does, in an environment whose every writable place is known."""
     import requests
 
-    folder = tmp_path_factory.mktemp("label")
     port = free_port()
     server = LabelServer(
-        f"http://127.0.0.1:{port}", folder / "app", folder / "home", folder / "temporary", folder / "server.log"
+        f"http://127.0.0.1:{port}", app, folder / "home", folder / "temporary", folder / "server.log", port
     )
     for place in (server.home, server.temporary):
         place.mkdir()
-    environment = os.environ | {
-        "HOME": str(server.home),
-        "TMPDIR": str(server.temporary),
-        "MONAI_LABEL_DICOMWEB_USERNAME": orthanc.user,
-        "MONAI_LABEL_DICOMWEB_PASSWORD": orthanc.password,
-        "MONAI_LABEL_DICOMWEB_CACHE_EXPIRY": "0",  # what a test stores is to be seen at once
-        "MONAI_LABEL_AUTO_UPDATE_SCORING": "false",
-        "OMP_NUM_THREADS": "1",
-    }
-    command = [
-        sys.executable,
-        "-m",
-        "monailabel.main",
-        "start_server",
-        "--app",
-        "/tmp/w4/orth/app",
-        "--host",
-        "127.0.0.1",
-        "--studies",
-        orthanc.dicomweb,
-    ]
+    own = {"HOME": str(server.home), "TMPDIR": str(server.temporary), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | own | settings
+    command = [sys.executable, "-m", "monai_ext", "label-serve", "--app", str(app), "--studies", studies]
     command += ["--port", str(port)]
     with server.log.open("wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, env=environment, start_new_session=True)
+        process = subprocess.Popen(command, stdout=out, stderr=out, env=environment, cwd=folder, start_new_session=True)
     try:
         wait_for(lambda: requests.get(f"{server.url}/info/", timeout=30).ok, process, server.log)
         yield server
     finally:
         stop(process)
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of the tiny segmenter and adapters of the small CLIP, both never trained: quick, and full of labels."""
+    import torch
+    from monai.bundle import ConfigParser
+
+    from monai_ext import bundle_path
+    from monai_ext.demo.small_clip import load_small_clip
+    from monai_ext.networks import AAClip, save_adapters
+
+    folder = tmp_path_factory.mktemp("models")
+    parser = ConfigParser()
+    configs = Path(bundle_path("hi_end_mae_ct_segmentation")) / "configs"
+    parser.read_config([str(configs / name) for name in ("inference.json", "tiny.json")])
+    torch.manual_seed(11)
+    torch.save(parser.get_parsed_content("network_def").state_dict(), folder / "model.pt")
+    torch.manual_seed(13)
+    model = AAClip(load_small_clip(32), levels=(1, 2, 3, 4))
+    save_adapters(model, folder / "adapters.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def app_folder(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An app with both models, written by the command line."""
+    pytest.importorskip("monailabel", reason="needs MONAI Label: pip install 'monai-ext[label]'")
+    from monai_ext.demo.adaptation import CLIP
+
+    folder = tmp_path_factory.mktemp("label") / "app"
+    chosen = {**CLIP, "image_size": 64, "threshold": 0.02, "skip_background": True, "batch_size": 16}
+    command = [sys.executable, "-m", "monai_ext", "label-app", "--output", str(folder), "--tiny"]
+    command += ["--weights", str(models / "model.pt"), "--adapters", str(models / "adapters.safetensors")]
+    command += ["--class", "organ", "--class", "liver"]
+    for name, value in chosen.items():
+        command += ["--set", f"localization.{name}={json.dumps(value)}"]
+    subprocess.run(command, check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def dicomweb_server(
+    orthanc: Orthanc, stored_series: StoredSeries, app_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LabelServer]:
+    """The real label server on Orthanc."""
+    login = {"MONAI_LABEL_DICOMWEB_USERNAME": orthanc.user, "MONAI_LABEL_DICOMWEB_PASSWORD": orthanc.password}
+    folder = tmp_path_factory.mktemp("on_orthanc")
+    app = folder / "app"
+    shutil.copytree(app_folder, app)
+    with serving(folder, app, orthanc.dicomweb, login) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three CT volumes of prime sizes: RAS, LPS, and oblique with three spacings; of each a label map."""
+    import nibabel as nib
+    import numpy as np
+    from scipy import ndimage
+
+    folder = tmp_path_factory.mktemp("scans")
+    shape = (31, 37, 29)
+    turn = np.array([[0.8, -0.6, 0.0], [0.6, 0.8, 0.0], [0.0, 0.0, 1.0]])
+    tilt = np.array([[1.0, 0.0, 0.0], [0.0, 0.96, -0.28], [0.0, 0.28, 0.96]])
+    directions = {"ras": np.eye(3), "lps": np.diag([-1.0, -1.0, 1.0]), "oblique": turn @ tilt}
+    for number, (name, direction) in enumerate(directions.items()):
+        rng = np.random.default_rng(number)
+        affine = np.eye(4)
+        affine[:3, :3] = direction * [3.1, 2.9, 4.3]
+        affine[:3, 3] = [-50.5, 61.25, -700.125]
+        smooth = ndimage.gaussian_filter(rng.normal(size=shape), 3)
+        body = np.zeros(shape, bool)
+        body[2:-2, 2:-2, :] = True
+        hu = np.where(body, np.clip(smooth / smooth.std() * 60 + 40, -150, 240), -1000).astype(np.int16)
+        labels = np.where(body, np.digitize(smooth / smooth.std(), [-0.7, 0.0, 0.7]), 0).astype(np.uint8)
+        (folder / "labels_of").mkdir(exist_ok=True)
+        for place, values in ((folder / f"{name}.nii.gz", hu), (folder / "labels_of" / f"{name}.nii.gz", labels)):
+            image = nib.Nifti1Image(values, affine)
+            image.set_sform(affine, 1)
+            image.set_qform(affine, 1)
+            image.header.set_xyzt_units(2)
+            nib.save(image, place)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(app_folder: Path, scans: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelServer]:
+    """The real label server on a folder of scans, with a file beside it that no client may reach."""
+    folder = tmp_path_factory.mktemp("served")
+    app, studies = folder / "app", folder / "studies"
+    shutil.copytree(app_folder, app)
+    studies.mkdir()
+    for path in scans.glob("*.nii.gz"):
+        shutil.copy(path, studies)
+    (folder / "secret.nii.gz").write_bytes((studies / "ras.nii.gz").read_bytes())
+    with serving(folder, app, str(studies), {}) as started:
+        yield started
