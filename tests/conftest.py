@@ -2,11 +2,14 @@
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pydicom
 import pytest
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -87,6 +90,54 @@ def repaired_series(repaired_jpeg2000: Path) -> Path:
         data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
         data.save_as(folder / path.name)
     return folder
+
+
+@pytest.fixture
+def write_series() -> Callable[..., Path]:
+    """Write HU ``(x, y, z)`` as a CT series whose rows, columns and slices run as told, of patient PLANTED^NAME."""
+
+    def write(
+        folder: Path,
+        voxels: np.ndarray,
+        axes: tuple[float, ...] = (1, 0, 0, 0, 1, 0),
+        spacing_mm: tuple[float, float, float] = (0.75, 1.25, 2.5),
+        backwards: bool = False,
+        **changes: Any,
+    ) -> Path:
+        folder.mkdir(parents=True)
+        normal = np.cross(axes[:3], axes[3:])
+        for index in range(voxels.shape[2]):
+            data = pydicom.Dataset()
+            data.SOPClassUID, data.SOPInstanceUID = CTImageStorage, f"2.25.9.{index + 1}"
+            data.StudyInstanceUID, data.SeriesInstanceUID, data.FrameOfReferenceUID = "2.25.7", "2.25.8", "2.25.6"
+            data.PatientName, data.PatientID, data.PatientSex = "PLANTED^NAME", "PLANTED-4711", "O"
+            data.SeriesNumber, data.Modality, data.ImageType = 3, "CT", ["ORIGINAL", "PRIMARY", "AXIAL"]
+            data.ImageOrientationPatient = list(axes)
+            place = np.array([-10, 20.5, 30]) + index * spacing_mm[2] * normal
+            data.ImagePositionPatient = [round(float(value), 6) for value in place]
+            data.PixelSpacing, data.SliceThickness = [spacing_mm[1], spacing_mm[0]], 4
+            data.Columns, data.Rows, data.SamplesPerPixel = *voxels.shape[:2], 1
+            data.PhotometricInterpretation = "MONOCHROME2"
+            data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 16, 15, 0
+            data.RescaleSlope, data.RescaleIntercept, data.RescaleType = 1, -1024, "HU"
+            data.PixelData = (voxels[:, :, index].T + 1024).astype("<u2").tobytes()
+            for keyword, value in changes.items():
+                setattr(data, keyword, value)
+            data["PixelData"].VR = "OW"
+            data.file_meta = pydicom.dataset.FileMetaDataset()
+            data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+            data.file_meta.MediaStorageSOPClassUID = CTImageStorage
+            data.file_meta.MediaStorageSOPInstanceUID = f"2.25.9.{index + 1}"
+            number = voxels.shape[2] - index if backwards else index
+            path = folder / f"slice_{number:03}.dcm"
+            if pydicom.__version_info__[0] == "2":
+                data.is_little_endian, data.is_implicit_VR = True, False
+                data.save_as(path, write_like_original=False)
+            else:
+                data.save_as(path, enforce_file_format=True)
+        return folder
+
+    return write
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,8 @@
 
 from monai_ext.outputs.anomaly_writer import AnomalyWriter, CaseResult
 from monai_ext.outputs.candidates import Candidate, candidate_level, find_candidates
+from monai_ext.outputs.dicom_seg import write_dicom_seg
+from monai_ext.outputs.dicom_seg_reading import read_dicom_seg
 from monai_ext.outputs.label_map_writer import LabelMapWriter
 from monai_ext.outputs.labels import write_labels
 from monai_ext.outputs.overlay import overlay_png
@@ -17,6 +19,8 @@ __all__ = [
     "candidate_level",
     "find_candidates",
     "overlay_png",
+    "read_dicom_seg",
     "reconstruction_picture",
+    "write_dicom_seg",
     "write_labels",
 ]

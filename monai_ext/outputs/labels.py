@@ -64,7 +64,7 @@ def write_labels(
         )
     affine = np.asarray(affine, dtype=np.float64)
     check_affine(affine, case)
-    ids = _typed(labels, names, case)
+    ids = typed_labels(labels, names, case)
     image = _image(ids, affine, names)
     sidecar = path.with_name(f"{case_id(path)}.json")
     # The volume takes its place first: a sidecar alone would promise what is not there.
@@ -76,7 +76,12 @@ def write_labels(
     return sidecar
 
 
-def _typed(labels: np.ndarray, names: Mapping[int, str], case: str) -> np.ndarray:
+def typed_labels(labels: np.ndarray, names: Mapping[int, str], case: str) -> np.ndarray:
+    """Return ids in the smallest type that holds every named one.
+
+    Raises:
+        LabelError: a value has no name, or names have ids that no type holds.
+    """
     found = np.unique(labels)
     nameless = [value for value in found.tolist() if value != 0 and value not in names]
     if nameless:

@@ -1,0 +1,216 @@
+"""The DICOM series that results belong to: its grid, whose it is, and how results refer to it.
+
+highdicom is never shown what names a patient, for it logs and warns with values; the modules of patient and study
+(PS3.3 C.7.1 and C.7.2) are copied into what it built.
+"""
+
+import importlib
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydicom.datadict import dictionary_VR
+from pydicom.dataset import Dataset
+from pydicom.uid import generate_uid
+
+from monai_ext._version import __version__
+from monai_ext.base import GeometryError, SettingError
+from monai_ext.outputs.dicom_codes import PRIVATE, Coding
+from monai_ext.volumes import largest_shift_mm, spacing_of
+from monai_ext.volumes.dicom_checks import shape_of
+from monai_ext.volumes.dicom_slice import DicomSlice
+from monai_ext.volumes.dicom_stack import stacked
+from monai_ext.volumes.refusals import refuse
+
+RESEARCH = "for research use only"
+_SHARED = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
+_REFERRED = ("SOPClassUID", "SOPInstanceUID", *_SHARED)
+_PATIENT = ("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex", "PatientIdentityRemoved")
+_STUDY = ("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "StudyDescription", "ReferringPhysicianName")
+_PERSON = ("PatientAge", "PatientSize", "PatientWeight")
+# Type 2: what is absent in the source must be there, empty.
+_EMPTY = {*_PATIENT[:2], *_PATIENT[3:5], *_STUDY[:4], _STUDY[5]}
+_LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
+_PLANE = ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient")
+
+
+@dataclass(frozen=True)
+class SourceSeries:
+    """A series that can be referred to.
+
+    Attributes:
+        case: the id for messages.
+        affine: ``(4, 4)``, voxel index to mm in RAS+.
+        shape: voxels along x, y, z; z is the slice.
+        headers: of each slice, in the order of z; they may identify the patient.
+    """
+
+    case: str
+    affine: np.ndarray
+    shape: tuple[int, int, int]
+    headers: list[Dataset] = field(repr=False)
+
+    def planes(self, volume: np.ndarray, affine: np.ndarray) -> np.ndarray:
+        """Return a volume ``(x, y, z)`` on this grid as the images ``(z, y, x)`` of its slices.
+
+        Raises:
+            GeometryError: it lies on another grid, be it only by axes that run the other way.
+        """
+        shift = largest_shift_mm(self.shape, np.asarray(affine, dtype=np.float64), self.affine)
+        if tuple(volume.shape) != self.shape or not shift <= 0.01 * min(spacing_of(self.affine)):
+            ours, own = ("x".join(map(str, shape)) for shape in (volume.shape, self.shape))
+            raise GeometryError(
+                f"{self.case}: {ours} voxels are not on the grid of the DICOM series, {own} voxels in its own order "
+                "of axes; bring them there first",
+                code="output.grid",
+                case=self.case,
+            )
+        return np.ascontiguousarray(volume.transpose(2, 1, 0))
+
+    def references(self) -> list[Dataset]:
+        """Return what the slices are called and where they lie, and nothing about the patient."""
+        step = spacing_of(self.affine)[2]
+        return [_bare(header, step) for header in self.headers]
+
+    def identify(self, dataset: Dataset) -> None:
+        """Write whose and of which study a result is, as its source says it."""
+        source = self.headers[0]
+        dataset.SpecificCharacterSet = "ISO_IR 192"  # UTF-8 holds whatever the source and our names hold
+        for keyword in (*_PATIENT, *_STUDY, *_PERSON, *_LOSSY):
+            value = _value(source, keyword)
+            if value is None and keyword not in _EMPTY:
+                continue
+            if keyword in dataset:
+                del dataset[keyword]
+            dataset.add_new(keyword, dictionary_VR(keyword), value)
+
+
+def source_series(headers: Sequence[Dataset], case: str) -> SourceSeries:
+    """Check that results can refer to a series, and sort its slices along their normal.
+
+    Args:
+        headers: of every slice, in any order.
+        case: the id for messages.
+
+    Raises:
+        ScanError: attributes by which results refer to the series are absent or differ, or instances share a UID.
+        GeometryError: slices missing, doubled, not parallel or unevenly placed.
+    """
+    if not headers:
+        refuse(case, "there are no slices", "give the headers of one DICOM series", "scan.empty")
+    absent = [keyword for keyword in _REFERRED if not all(header.get(keyword) for header in headers)]
+    if absent:
+        what = f"the series has no {', '.join(absent)}, by which a DICOM result refers to it"
+        refuse(case, what, "export it again with its UIDs, or do without DICOM output", "dicom.references")
+    for keyword in _SHARED:
+        if len({str(header.get(keyword)) for header in headers}) > 1:
+            what = f"the slices differ in {keyword}"
+            refuse(case, what, "give the slices of one series", "dicom.series")
+    if len({str(header.SOPInstanceUID) for header in headers}) < len(headers):
+        refuse(case, "slices share a SOPInstanceUID", "export the series again", "dicom.references")
+    slices = [
+        DicomSlice(Path(), header, f"slice {number} of {len(headers)}", case)
+        for number, header in enumerate(headers, 1)
+    ]
+    shape = shape_of(slices, case)
+    with quietly():
+        slices, affine = stacked(slices, case)
+    return SourceSeries(case, affine, shape, [item.header for item in slices])
+
+
+def need_highdicom() -> Any:
+    """Import highdicom, which writing DICOM needs and nothing else does.
+
+    Raises:
+        SettingError: it is not installed.
+    """
+    try:
+        with quietly():
+            return importlib.import_module("highdicom")
+    except ImportError:
+        raise SettingError(
+            "DICOM output needs highdicom: pip install 'monai-ext[dicom]'", code="setting.extra"
+        ) from None
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Keep pydicom and highdicom from warning and logging: both quote the values that break the standard."""
+    levels = {name: logging.getLogger(name).level for name in ("highdicom", "pydicom")}
+    for name in levels:
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+def equipment(hd: Any, number: int, description: str) -> dict[str, Any]:
+    """Return what the results of this package say of themselves, as highdicom's constructors take it."""
+    item = hd.coding_schemes.CodingSchemeIdentificationItem
+    return {
+        "series_instance_uid": new_uid(),
+        "sop_instance_uid": new_uid(),
+        "series_number": number,
+        "instance_number": 1,
+        "manufacturer": "monai-ext",
+        "manufacturer_model_name": "monai-ext",
+        "software_versions": __version__,
+        "device_serial_number": __version__,  # type 1, and programs have no other number
+        "series_description": description,
+        "coding_schemes": [item(PRIVATE, name="Codes of monai-ext", responsible_organization="monai-ext")],
+    }
+
+
+def new_uid() -> str:
+    """Return a new UID under 2.25, which needs no registered root (PS3.5 B.2)."""
+    return str(generate_uid(prefix=None))
+
+
+def concept(hd: Any, coding: Coding) -> Any:
+    """Return a coding as highdicom has it."""
+    return hd.sr.CodedConcept(coding.code, coding.scheme, coding.meaning)
+
+
+def _value(source: Dataset, keyword: str) -> Any:
+    try:
+        value = source.get(keyword)
+        # Decoded; else it would keep the bytes of the source's character set.
+        return str(value) if value is not None and dictionary_VR(keyword) == "PN" else value
+    except Exception:
+        return None  # pydicom raises whatever the bytes provoke
+
+
+def _bare(header: Dataset, step_mm: float) -> Dataset:
+    bare = Dataset()
+    for keyword in (*_REFERRED, *_PLANE):
+        setattr(bare, keyword, header.get(keyword))
+    bare.Modality = str(header.get("Modality") or "OT")
+    bare.SliceThickness = header.get("SliceThickness") or round(step_mm, 6)
+    bare.SpacingBetweenSlices = round(step_mm, 6)
+    for keyword in _EMPTY:
+        setattr(bare, keyword, None)
+    return bare
+
+
+def research_text(text: str, name: str, ending: str = f" ({RESEARCH})") -> str:
+    """Return a text with an ending, if DICOM can hold it (LO, PS3.5 6.2).
+
+    Raises:
+        SettingError: too long, empty, or with signs that DICOM keeps for itself.
+    """
+    most = 64 - len(ending)
+    if not 0 < len(text.strip()) <= most or "\\" in text or not text.isprintable():
+        raise SettingError(
+            f"{name}: {text[:80]!r} does not fit a DICOM file; give 1 to {most} letters without a backslash",
+            code="setting.text",
+        )
+    return text + ending
