@@ -12,7 +12,7 @@ from typing import Any
 
 from monai_ext.base.errors import InputError, ManifestError, WriteError
 
-_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".b2nd", ".dcm", ".json", ".png")
+_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".b2nd", ".dcm", ".zip", ".json", ".png")
 
 
 def case_id(path: str | os.PathLike[str]) -> str:

@@ -2,6 +2,8 @@
 
 from monai_ext.outputs.anomaly_writer import AnomalyWriter, CaseResult
 from monai_ext.outputs.candidates import Candidate, candidate_level, find_candidates
+from monai_ext.outputs.dicom_heat_map import write_heat_map
+from monai_ext.outputs.dicom_report import write_lesion_report
 from monai_ext.outputs.dicom_seg import write_dicom_seg
 from monai_ext.outputs.dicom_seg_reading import read_dicom_seg
 from monai_ext.outputs.label_map_writer import LabelMapWriter
@@ -22,5 +24,7 @@ __all__ = [
     "read_dicom_seg",
     "reconstruction_picture",
     "write_dicom_seg",
+    "write_heat_map",
     "write_labels",
+    "write_lesion_report",
 ]

@@ -35,6 +35,7 @@ _STUDY = ("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "StudyDescript
 _PERSON = ("PatientAge", "PatientSize", "PatientWeight")
 # Type 2: what is absent in the source must be there, empty.
 _EMPTY = {*_PATIENT[:2], *_PATIENT[3:5], *_STUDY[:4], _STUDY[5]}
+_BODY = ("BodyPartExamined", "Laterality")
 _LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
 _PLANE = ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient")
 
@@ -78,10 +79,11 @@ class SourceSeries:
         return [_bare(header, step) for header in self.headers]
 
     def identify(self, dataset: Dataset) -> None:
-        """Write whose and of which study a result is, as its source says it."""
+        """Write whose, of which study and of which part of the body a result is, as its source says it."""
+        extra = (*_BODY, *_LOSSY) if "Rows" in dataset else ()  # of images alone, not of reports
         source = self.headers[0]
         dataset.SpecificCharacterSet = "ISO_IR 192"  # UTF-8 holds whatever the source and our names hold
-        for keyword in (*_PATIENT, *_STUDY, *_PERSON, *_LOSSY):
+        for keyword in (*_PATIENT, *_STUDY, *_PERSON, *extra):
             value = _value(source, keyword)
             if value is None and keyword not in _EMPTY:
                 continue

@@ -3,8 +3,10 @@
 from monai_ext.volumes.body import Body, body_mask, find_body
 from monai_ext.volumes.checks import SPACING_MM, check_affine, largest_shift_mm, spacing_of
 from monai_ext.volumes.dicom import DicomSeries, open_series
+from monai_ext.volumes.dicom_quiet import quiet_pydicom
 from monai_ext.volumes.found_inputs import PICTURE_ENDINGS, FoundInput, find_inputs
 from monai_ext.volumes.found_scans import FoundScan, find_scans
+from monai_ext.volumes.found_series import FoundSeries, find_series
 from monai_ext.volumes.phantoms import PHANTOM_LABELS, Phantom, phantom_torso, write_phantoms
 from monai_ext.volumes.prepare import PrepareSummary, prepare
 from monai_ext.volumes.read_itk import affine_of_itk, quiet_itk
@@ -21,6 +23,7 @@ __all__ = [
     "DicomSeries",
     "FoundInput",
     "FoundScan",
+    "FoundSeries",
     "Phantom",
     "PrepareSummary",
     "Scan",
@@ -32,11 +35,13 @@ __all__ = [
     "find_body",
     "find_inputs",
     "find_scans",
+    "find_series",
     "largest_shift_mm",
     "open_series",
     "phantom_torso",
     "prepare",
     "quiet_itk",
+    "quiet_pydicom",
     "read_labels",
     "read_scan",
     "spacing_of",

@@ -14,7 +14,8 @@ from monai_ext.volumes.refusals import refuse, refuse_geometry
 
 # Nothing else is kept in memory, least of all what names a patient.
 _READ = [
-    *("SeriesInstanceUID", "SeriesNumber", "Modality", "ImageType", "NumberOfFrames", "SamplesPerPixel"),
+    *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "Modality", "ImageType"),
+    *("NumberOfFrames", "SamplesPerPixel"),
     *("Rows", "Columns", "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing"),
     *("GantryDetectorTilt", "RescaleSlope", "RescaleIntercept", "RescaleType", "ModalityLUTSequence"),
 ]
@@ -29,12 +30,14 @@ class DicomSlice:
         header: the attributes that the reader needs.
         place: such as ``"file 3 of 20"``, among the folder's sorted files.
         case: the id for messages.
+        whole: whether anything follows the header; pixels must.
     """
 
     path: Path
     header: pydicom.Dataset
     place: str
     case: str
+    whole: bool = True
 
     def value(self, keyword: str) -> Any:
         """Return an attribute as pydicom gives it, ``None`` when absent or empty."""
@@ -90,17 +93,22 @@ def open_slice(path: Path, place: str, case: str) -> DicomSlice:
     Raises:
         ScanError: not DICOM, damaged, or deflated.
     """
+    if not path.is_file():  # to open a pipe would wait for its writer
+        refuse(case, f"{place} is not a file", "leave only the slices of one series in the folder", "dicom.unreadable")
     try:
         meta = pydicom.filereader.read_file_meta_info(path)
         if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
             # A few bytes can inflate to gigabytes before anything is known about them.
             what, way_out = f"{place} is deflated", "store the series uncompressed (dcmconv +ti)"
             refuse(case, what, way_out, "dicom.transfer_syntax")
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_READ)
+        with path.open("rb") as handle:
+            header = pydicom.dcmread(handle, stop_before_pixels=True, specific_tags=_READ)
+            # pydicom takes the end of the file for that of the header, and a value cut short for the value.
+            whole = handle.read(1) != b""
     except ScanError:
         raise
     except Exception as error:
         what = "is not a DICOM file" if isinstance(error, InvalidDicomError) else "cannot be parsed"
         way_out = "leave only the whole slices of one series in the folder"
         refuse(case, f"{place} {what}", way_out, "dicom.unreadable")
-    return DicomSlice(path, header, place, case)
+    return DicomSlice(path, header, place, case, whole)

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 from monai_ext.base import ManifestError, ScanError, inside
+from monai_ext.volumes.dicom_places import picked
 from monai_ext.volumes.prepare_ids import assign_ids
-from monai_ext.volumes.prepare_sources import LABEL_FOLDERS, LABEL_NAME, SCAN_ENDINGS, Source, find_sources
+from monai_ext.volumes.prepare_source import Source
+from monai_ext.volumes.prepare_sources import LABEL_FOLDERS, LABEL_NAME, SCAN_ENDINGS, find_sources
 from monai_ext.volumes.store import VolumeStore
 
 InputKind = Literal["picture", "scan", "stored"]
@@ -87,7 +89,7 @@ def _stored(path: Path) -> FoundInput:
 
 
 def _pictures(folder: Path, scans: list[Source], avoid: str | os.PathLike[str] | None) -> Iterator[Source]:
-    series = {scan.image for scan in scans if scan.image.is_dir()}
+    series = {home for home, _ in (picked(scan.image) for scan in scans) if home.is_dir()}
     left_out = Path(avoid).resolve() if avoid is not None else None
     for name, folders, files in os.walk(folder, followlinks=False):
         here = Path(name)

@@ -16,7 +16,8 @@ from monai_ext.volumes.checks import SPACING_MM
 from monai_ext.volumes.prepare_ids import assign_ids, called_apart, root_mark
 from monai_ext.volumes.prepare_pool import run_jobs
 from monai_ext.volumes.prepare_scan import Job, Outcome, prepare_scan
-from monai_ext.volumes.prepare_sources import Found, but_labels, find_sources, listed
+from monai_ext.volumes.prepare_source import Found
+from monai_ext.volumes.prepare_sources import but_labels, find_sources, listed
 from monai_ext.volumes.store_record import StoreRecord
 from monai_ext.volumes.store_sidecar import read_record
 from monai_ext.volumes.store_write import remove_leftovers

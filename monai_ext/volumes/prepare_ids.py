@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from monai_ext.base import told_apart
-from monai_ext.volumes.prepare_sources import Source
+from monai_ext.volumes.prepare_source import Source
 from monai_ext.volumes.store_record import StoreRecord
 
 LONGEST = 120  # file systems allow 255 bytes, of which endings, temporary names and letters of two bytes take some

@@ -11,8 +11,10 @@ import numpy as np
 
 from monai_ext.base import InputError, LabelError, ScanError, StoreError, sha256_of
 from monai_ext.volumes.body import BODY_HU, find_body
+from monai_ext.volumes.dicom_choice import files_of
+from monai_ext.volumes.dicom_places import is_series
 from monai_ext.volumes.prepare_grid import to_ras, to_spacing
-from monai_ext.volumes.prepare_sources import Source
+from monai_ext.volumes.prepare_source import Source
 from monai_ext.volumes.read_scan import read_labels, read_scan
 from monai_ext.volumes.scan import Scan
 from monai_ext.volumes.store_chunks import verify_files
@@ -176,11 +178,13 @@ def _label(job: Job, scan: Scan, sha256: str | None) -> tuple[np.ndarray | None,
 
 
 def _checksum(path: Path, case: str) -> str:
-    """Return the SHA-256 of a file with its detached data, or over those of a DICOM folder's files."""
+    """Return the SHA-256 of a file with its detached data, or over those of a DICOM series' files."""
     if path.is_dir():
         parts = [part for part in path.iterdir() if part.is_file() and not part.name.startswith(".")]
     elif path.is_file():
         parts = [path, *_data_file(path)]
+    elif is_series(path):
+        parts = files_of(path, case)
     else:  # nothing, or a pipe, whose reading would wait for its writer
         raise ScanError(f"{case}: there is no such file or folder; check the path", code="scan.missing", case=case)
     sums = sorted(map(sha256_of, parts))

@@ -2,59 +2,26 @@
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from monai_ext.base import ManifestError, ScanError, case_id, inside
-from monai_ext.manifests import DatalistEntry, load_datalist, read_datalist
+from monai_ext.volumes.dicom_folder import is_dicom, slices_in
+from monai_ext.volumes.dicom_places import SeriesPlace, is_series, picked, places_in_zip, places_on_disk
+from monai_ext.volumes.dicom_sort import warn_of
+from monai_ext.volumes.dicom_zip import holds_dicom, is_zip
+from monai_ext.volumes.prepare_datalist import from_datalist
+from monai_ext.volumes.prepare_source import Found, Source
 from monai_ext.volumes.read_itk import ITK_ENDINGS
 from monai_ext.volumes.read_nifti import NIFTI_ENDINGS
+from monai_ext.volumes.refusals import refusing_closed_files
 
 SCAN_ENDINGS = NIFTI_ENDINGS + ITK_ENDINGS
 # How label files and folders are named in public data sets; a folder alone cannot tell whose labels they are.
 LABEL_NAME = re.compile(r"(^|[-_. ])(segs?|segmentations?|labels?|masks?|gt|seg_?mask)$", re.IGNORECASE)
 LABEL_FOLDERS = ("labelstr", "labelsts", "labels", "masks", "segmentations")
-
-
-@dataclass(frozen=True)
-class Source:
-    """One scan to prepare.
-
-    Attributes:
-        image: the scan, a file or a DICOM series folder; where a datalist names none that may be read, no file.
-        relative: its path from the root, with ``/``.
-        case: its id in the datalist, else its base name.
-        label: its label volume, if a datalist names one.
-        label_relative: the label's path from the root.
-        problem: a sentence why it cannot be prepared, if that is known already.
-        problem_code: the same as a word for programs.
-    """
-
-    image: Path
-    relative: str
-    case: str
-    label: Path | None = None
-    label_relative: str | None = None
-    problem: str | None = None
-    problem_code: str = ""
-
-
-@dataclass(frozen=True)
-class Found:
-    """What there is to prepare.
-
-    Attributes:
-        root: the folder that relative paths start from.
-        sources: the scans, each path once.
-        left_out: relative paths of files that look like labels and that no datalist pairs with a scan.
-        label_names: names of label ids, if the datalist gives them.
-    """
-
-    root: Path
-    sources: list[Source]
-    left_out: list[str] = field(default_factory=list)
-    label_names: dict[int, str] = field(default_factory=dict)
 
 
 def find_sources(
@@ -74,13 +41,13 @@ def find_sources(
     """
     source = Path(os.path.abspath(source))  # Path.resolve would rename what a link is called
     if source.name.lower().endswith(".json"):
-        return _from_datalist(source, root, sections)
+        return from_datalist(source, root, sections)
     if sections:
         raise ManifestError(
             f"{source.name}: sections are parts of a datalist; give the datalist's .json, or no section",
             code="manifest.section",
         )
-    if not source.exists():
+    if not source.exists() and not is_series(source):
         raise ScanError(f"{source.name}: there is no such file or folder; check the path", code="scan.missing")
     folder = Path(os.path.abspath(root)) if root is not None else _own_root(source)
     if not source.is_relative_to(folder):
@@ -88,12 +55,16 @@ def find_sources(
             f"{source.name}: it lies outside the root folder {folder.name}; give a root that holds it",
             code="manifest.outside_root",
         )
-    if source.is_dir():
-        return _from_folder(source, folder, store)
+    if source.is_dir() or is_zip(source):
+        found = _from_folder(source, folder, store) if source.is_dir() else _from_zip(source, folder)
+        warn_of(found.set_aside, source.name)
+        return found
+    if is_series(source):
+        return Found(folder, [_picked(source, folder)])
     if not source.name.lower().endswith(SCAN_ENDINGS):
         raise ScanError(
             f"{source.name}: not a scan or datalist; give a folder, a .json datalist, or a file ending in "
-            f"{', '.join(SCAN_ENDINGS)}",
+            f"{', '.join(SCAN_ENDINGS)}, .zip",
             code="scan.format",
         )
     return Found(folder, [_checked(source, folder)])
@@ -111,7 +82,7 @@ def but_labels(left_out: Sequence[str]) -> str:
 
 def _own_root(source: Path) -> Path:
     # A series alone is called by its folder's name, as it is when the folder above is prepared.
-    return source if source.is_dir() and not any(map(_is_dicom, _visible_files(source))) else source.parent
+    return source if source.is_dir() and not any(map(is_dicom, _visible_files(source))) else source.parent
 
 
 def _visible_files(folder: Path) -> list[Path]:
@@ -123,57 +94,60 @@ def _visible_files(folder: Path) -> list[Path]:
         ) from None
 
 
-def _from_datalist(path: Path, root: Path | None, sections: Sequence[str] | None) -> Found:
-    entries = read_datalist(path, root, sections)
-    folder = (Path(root) if root is not None else path.parent).resolve()
-    sources: dict[str, Source] = {}
-    for entry in entries:
-        new = _listed(entry, folder, f"{entry.section}: scan {len(sources)}")
-        known = sources.setdefault(new.relative, new)
-        if known.label_relative != new.label_relative:
-            problem = (
-                f"{entry.case}: it is listed twice with different labels; list each scan with one label, "
-                "or prepare one section at a time"
-            )
-            sources[new.relative] = replace(known, problem=problem, problem_code="manifest.two_labels")
-    return Found(folder, list(sources.values()), label_names=_label_names(path))
-
-
-def _listed(entry: DatalistEntry, root: Path, place: str) -> Source:
-    if entry.image is None:
-        code = entry.problem.code if entry.problem else ""
-        return Source(root / place, place, entry.case, problem=str(entry.problem), problem_code=code)
-    label = None if entry.label is None else entry.label.relative_to(root).as_posix()
-    return Source(entry.image, entry.image.relative_to(root).as_posix(), entry.case, entry.label, label)
-
-
-def _label_names(path: Path) -> dict[int, str]:
-    # {"1": "liver"} in the decathlon's files, {"liver": 1} in nnU-Net's.
-    labels = load_datalist(path).get("labels")
-    pairs = labels.items() if isinstance(labels, dict) else ()
-    if all(isinstance(name, str) and key.isdigit() for key, name in pairs):
-        return {int(key): name for key, name in pairs}
-    if all(isinstance(number, int) for _, number in pairs):
-        return {number: name for name, number in pairs}
-    return {}
-
-
 def _from_folder(source: Path, root: Path, store: Path | None) -> Found:
     sources, left_out, closed = list[Source](), list[str](), list[OSError]()
+    of_dicom, set_aside = dict[Path, list[Path]](), Counter[str]()
     for folder, files, linked in _walk(source, store, closed):
         sources += [_checked(link, root) for link in linked if not _stays_inside(link, root)]
         slices = []
         for path in files:
-            if not path.name.lower().endswith(SCAN_ENDINGS):
+            if path.name.lower().endswith(".zip"):
+                # A zip beside a folder of its name is what that folder was unpacked from.
+                if not path.with_name(case_id(path)).is_dir() and is_zip(path) and holds_dicom(path):
+                    found = _from_zip(path, root)
+                    sources += found.sources
+                    set_aside += found.set_aside
+            elif not path.name.lower().endswith(SCAN_ENDINGS):
                 slices.append(path)
             elif LABEL_NAME.search(case_id(path)) or folder.name.lower() in LABEL_FOLDERS:
                 left_out.append(path.relative_to(root).as_posix())
             else:
                 sources.append(_checked(path, root))
-        if any(_is_dicom(path) for path in slices):
-            sources.append(_checked(folder, root, slices))
+        if any(is_dicom(path) for path in slices):
+            checked = _checked(folder, root, slices)
+            if checked.problem:
+                sources.append(checked)
+            else:
+                of_dicom[folder] = slices_in(folder)
+    places = places_on_disk(of_dicom)
+    sources += [_of_series(place, root) for place in places.found]
+    sources += [_checked(folder, root) for folder in places.refused]  # reading will say what is wrong with it
     sources += [_closed(Path(error.filename), root, error) for error in closed]
-    return Found(root, sorted(sources, key=lambda item: item.relative), sorted(left_out))
+    set_aside += places.set_aside
+    return Found(root, sorted(sources, key=lambda item: item.relative), sorted(left_out), set_aside=set_aside)
+
+
+def _picked(path: Path, root: Path) -> Source:
+    home, _ = picked(path)
+    return replace(_checked(path, root), problem=_checked(home, root).problem)
+
+
+def _from_zip(path: Path, root: Path) -> Found:
+    checked = _checked(path, root)
+    if checked.problem:
+        return Found(root, [checked])
+    try:
+        with refusing_closed_files(checked.case):
+            unpacked, places = places_in_zip(path, checked.case)
+            unpacked.remove()
+    except ScanError as error:
+        return Found(root, [replace(checked, problem=str(error), problem_code=error.code)])
+    return Found(root, [_of_series(place, root) for place in places.found], set_aside=places.set_aside)
+
+
+def _of_series(place: SeriesPlace, root: Path) -> Source:
+    mark = f"#{place.key}" if place.path != place.home else ""
+    return Source(place.path, place.home.relative_to(root).as_posix() + mark, place.case)
 
 
 def _walk(source: Path, store: Path | None, closed: list[OSError]) -> Iterator[tuple[Path, list[Path], list[Path]]]:
@@ -213,15 +187,3 @@ def _stays_inside(path: Path, root: Path) -> bool:
     except ManifestError:
         return False
     return True
-
-
-def _is_dicom(path: Path) -> bool:
-    if path.name == "DICOMDIR" or not path.is_file():  # to open a pipe would wait for its writer
-        return False
-    if path.name.lower().endswith(".dcm"):
-        return True
-    try:
-        with path.open("rb") as handle:
-            return handle.read(132)[128:] == b"DICM"
-    except OSError:
-        return False  # a file of somebody else's: no slice

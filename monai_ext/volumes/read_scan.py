@@ -12,29 +12,42 @@ from monai_ext.base import InputError, LabelError, case_id
 from monai_ext.volumes.check_values import check_hu, label_ids
 from monai_ext.volumes.checks import check_same_grid
 from monai_ext.volumes.dicom import open_series
+from monai_ext.volumes.dicom_places import case_of, is_series, picked
 from monai_ext.volumes.read_itk import ITK_ENDINGS, read_itk
 from monai_ext.volumes.read_nifti import NIFTI_ENDINGS, read_nifti
 from monai_ext.volumes.refusals import refuse, refusing_closed_files
 from monai_ext.volumes.scan import Kind, Scan
 
 
-def read_scan(path: str | os.PathLike[str], *, assume_hu: bool = False, case: str | None = None) -> Scan:
+def read_scan(
+    path: str | os.PathLike[str],
+    *,
+    assume_hu: bool = False,
+    case: str | None = None,
+    series: str | int | None = None,
+) -> Scan:
     """Read a CT scan, or refuse it with one sentence that says why and what to do.
 
     No reader falls back to another one, and what readers are known to disagree about is refused.
 
     Args:
-        path: a ``.nii``, ``.nii.gz``, ``.nrrd``, ``.mha`` or ``.mhd`` file, or a DICOM series folder.
+        path: a ``.nii``, ``.nii.gz``, ``.nrrd``, ``.mha`` or ``.mhd`` file, or a DICOM series folder or zip, with
+            a ``#`` and the series where it holds several, see `open_series`.
         assume_hu: take the values for HU although the modality, the rescale or their range does not say so.
         case: the id for messages and outputs; the base name by default.
+        series: the DICOM series to pick, instead of in the path.
 
     Raises:
         ScanError: missing, closed, damaged, not a 3D scalar volume, not finite, constant, or not in HU.
         GeometryError: spacing, orientation or slice positions are absent, impossible or contradictory.
     """
+    if series is not None or is_series(Path(os.path.abspath(path))):
+        found = open_series(path, case, series=series, assume_hu=assume_hu)
+        try:
+            return found.read()
+        finally:
+            found.close()
     path, case, kind = _place(path, case)
-    if kind == "dicom":
-        return open_series(path, case, assume_hu=assume_hu).read()
     with refusing_closed_files(case):
         voxels, affine = (read_nifti if kind == "nifti" else read_itk)(path, case)
     voxels = check_hu(voxels, case, assume_hu=assume_hu)
@@ -98,8 +111,8 @@ def _along(labels: Scan, affine: np.ndarray) -> Scan:
 def _place(path: str | os.PathLike[str], case: str | None) -> tuple[Path, str, Kind]:
     # "." and ".." have no base name of their own; a link keeps its name.
     path = Path(os.path.abspath(path))
-    if path.is_dir():
-        return path, case or path.name, "dicom"
+    if is_series(path):
+        return path, case or case_of(picked(path)[0]), "dicom"
     case = case or case_id(path)
     if not path.is_file():
         refuse(case, "there is no such file or folder", "check the path", "scan.missing")
@@ -109,5 +122,5 @@ def _place(path: str | os.PathLike[str], case: str | None) -> tuple[Path, str, K
     if name.endswith(ITK_ENDINGS):
         return path, case, "itk"
     endings = ", ".join(NIFTI_ENDINGS + ITK_ENDINGS)
-    way_out = f"give {endings}, or the folder of one DICOM series"
+    way_out = f"give {endings}, or the folder or zip of one DICOM series"
     refuse(case, "its name ends in none of the formats read here", way_out, "scan.format")

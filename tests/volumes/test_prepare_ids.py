@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from monai_ext.volumes.prepare_ids import assign_ids, root_mark
-from monai_ext.volumes.prepare_sources import Source
+from monai_ext.volumes.prepare_source import Source
 
 ROOT = Path("/data/ct")
 

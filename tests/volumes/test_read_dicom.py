@@ -277,7 +277,9 @@ BAD: dict[str, tuple[Callable[[list[Dataset]], object], str, str]] = {
     "colour": (every(SamplesPerPixel=3, PhotometricInterpretation="RGB"), "scan.not_scalar", "in colour"),
     "palette": (every(PhotometricInterpretation="PALETTE COLOR"), "dicom.pixels", "are in colour"),
     "no rows": (one(1, Rows=None), "dicom.no_pixels", "has no pixels"),
-    "no pixel data": (one(1, PixelData=None), "dicom.pixels", "absent or cannot be parsed"),
+    "no pixel data": (one(1, PixelData=None), "dicom.truncated", "ends before its pixels; copy or export"),
+    "no photometric": (every(PhotometricInterpretation=None), "dicom.pixels", "absent or cannot be parsed"),
+    "empty pixel data": (one(1, PixelData=b""), "dicom.pixels", "absent or cannot be parsed"),
     "short pixel data": (one(1, PixelData=bytes(152)), "dicom.pixels", "152 bytes long instead of 154"),
     "long pixel data": (one(1, PixelData=bytes(156)), "dicom.pixels", "156 bytes long instead of 154"),
     "bits": (every(HighBit=15), "dicom.pixels", "12 of 16 bits up to bit 15"),
@@ -301,9 +303,12 @@ def damaged(how: Callable[[bytes], bytes]) -> Callable[[Path], None]:
 BAD_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty": (lambda path: path.write_bytes(b""), "file 3 of 5 (is not a DICOM file|cannot be parsed)"),
     "text": (lambda path: path.write_text("hello " * 60), "file 3 of 5 is not a DICOM file"),
-    "cut in the header": (damaged(lambda content: content[:400]), "the folder mixes 2 series"),
+    "cut in the header": (
+        damaged(lambda content: content[:400]),
+        "file 3 of 5 ends before its pixels; copy or export the series again",
+    ),
     "cut in the pixels": (damaged(lambda content: content[:-20]), "file 3 of 5 has pixels that"),
-    "noise": (damaged(lambda content: content[:200] + bytes(range(256)) * 4), "file 3 of 5|the folder mixes 2 series"),
+    "noise": (damaged(lambda content: content[:200] + bytes(range(256)) * 4), "file 3 of 5"),
 }
 
 
