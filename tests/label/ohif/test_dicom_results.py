@@ -1,0 +1,86 @@
+"""Results in the PACS as another vendor's reader shows them: OHIF opens our SEG and our Parametric Map."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from monai_ext.outputs.dicom_heat_map import write_heat_map
+
+from monai_ext.outputs.dicom_seg import write_dicom_seg
+from monai_ext.volumes import DicomSeries, open_series
+
+NAMES = {1: "liver", 2: "spleen", 3: "liver lesion"}
+BY = {"algorithm": "made up", "version": "1"}
+
+
+@pytest.fixture(scope="module")
+def source(stored_series: Any) -> DicomSeries:
+    return open_series(stored_series.folder)
+
+
+@pytest.fixture(scope="module")
+def labels(source: DicomSeries) -> np.ndarray:
+    """Boxes of which none is its own mirror image; there is no spleen."""
+    labels = np.zeros(source.shape, np.uint8)
+    labels[101:240, 180:311, 3:14] = 1
+    labels[150:181, 211:224, 5:12] = 3
+    return labels
+
+
+@pytest.fixture(scope="module")
+def heat(source: DicomSeries) -> np.ndarray:
+    """A hill whose top is nowhere near the middle, and slopes of another width along each axis."""
+    x, y, z = np.meshgrid(*(np.arange(size) for size in source.shape), indexing="ij")
+    hill = -((x - 163) ** 2) / 800 - ((y - 227) ** 2) / 300 - ((z - 6) ** 2) / 18
+    return np.exp(hill).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def opened(
+    viewer: Any,
+    orthanc: Any,
+    source: DicomSeries,
+    labels: np.ndarray,
+    heat: np.ndarray,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Any]:
+    """The study in OHIF's basic viewer, with both results stored beside it."""
+    folder: Path = tmp_path_factory.mktemp("results")
+    headers = source.headers()
+    seg = write_dicom_seg(folder / "seg.dcm", labels, source.affine, headers, NAMES, **BY)
+    heat_map = write_heat_map(folder / "heat.dcm", heat, source.affine, headers, quantity="anomaly score", **BY)
+    results = [pydicom.dcmread(path) for path in (seg, heat_map)]
+    try:
+        with orthanc.client() as client:
+            reply = client.store_instances(results)
+        assert len(reply.ReferencedSOPSequence) == 2
+        viewer.open(f"viewer?StudyInstanceUIDs={results[0].StudyInstanceUID}")
+        yield viewer
+    finally:
+        for result in results:
+            orthanc.forget(result.SeriesInstanceUID)
+
+
+def test_heat_map_lies_on_the_scan(opened: Any, heat: np.ndarray, source: DicomSeries, placed: Any) -> None:
+    opened.page.get_by_text("anomaly score (for research use only)").first.dblclick()
+    opened.page.get_by_text("values are multiplied by 100").wait_for()
+    shown = opened.volume("cornerstone.cache.getVolumes().find((volume) => volume.volumeId.startsWith('pmap'))")
+    opened.page.wait_for_timeout(3000)
+    opened.keep("ohif_heat_map.png")
+    expected = placed(heat, source.affine).on_grid_of(shown)
+    np.testing.assert_allclose(shown.voxels, 100 * expected, rtol=1e-6)  # one rounding to float32
+    assert opened.failures == []
+
+
+def test_segmentation_lies_on_the_scan(opened: Any, labels: np.ndarray, source: DicomSeries, placed: Any) -> None:
+    opened.page.get_by_text("Segmentation (for research use only)").first.dblclick()
+    opened.page.get_by_role("button", name="Yes").click()
+    opened.page.wait_for_function("services.segmentationService.getSegmentations().length")
+    assert opened.segments() == NAMES
+    found = "services.segmentationService.getSegmentations()[0].segmentationId"
+    shown = opened.volume(f"services.segmentationService.getLabelmapVolume({found})")
+    assert np.array_equal(shown.voxels, placed(labels, source.affine).on_grid_of(shown))
+    assert opened.failures == []
