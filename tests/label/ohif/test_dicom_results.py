@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
-from monai_ext.outputs.dicom_heat_map import write_heat_map
 
+from monai_ext.outputs.dicom_heat_map import write_heat_map
 from monai_ext.outputs.dicom_seg import write_dicom_seg
 from monai_ext.volumes import DicomSeries, open_series
 
