@@ -47,7 +47,7 @@ def names_of_label(told: Any, known: Mapping[int, str], label: str | Path, case:
                         code="label.names",
                         case=case,
                     )
-                names[number] = name
+                names.setdefault(number, name)
     nameless = [number for number in present if number not in names]
     if nameless:
         raise LabelError(
