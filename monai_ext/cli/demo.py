@@ -20,6 +20,9 @@ def demo(
     assume_hu: Annotated[
         bool, typer.Option("--assume-hu", help="Take the values of your scan for HU although they do not look so.")
     ] = False,
+    without_lesions: Annotated[
+        bool, typer.Option("--without-lesions", help="Leave out the second half; two minutes are enough then.")
+    ] = False,
 ) -> None:
     """See the whole way in ten minutes: pretrain, fine-tune, segment, adapt, localize lesions, report.
 
@@ -29,9 +32,10 @@ def demo(
     """
     from monai_ext.demo.run import run_demo
 
-    result = run_demo(output, scan, minutes, seed, assume_hu)
+    result = run_demo(output, scan, minutes, seed, assume_hu, not without_lesions)
     console = Console(soft_wrap=True, highlight=False)
     console.print(f"[bold]Done in {sum(result.seconds.values()) / 60:.1f} minutes.[/bold] Research use only.")
     console.print(f"  report:        {result.folder / 'index.html'}", markup=False)
     console.print(f"  segmentations: {result.folder / 'segmentations'}", markup=False)
-    console.print(f"  lesions:       {result.folder / 'lesions' / 'localizations'}", markup=False)
+    if not without_lesions:
+        console.print(f"  lesions:       {result.folder / 'lesions' / 'localizations'}", markup=False)

@@ -82,7 +82,7 @@ def make_app(
     return write_app(output, segmentation, localization)
 
 
-def _demo_parts(demo: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def _demo_parts(demo: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
     from monai_ext.base import WeightsError
     from monai_ext.demo.adaptation import volume_settings
     from monai_ext.label.app_folder import localization_part, segmentation_part
@@ -90,16 +90,21 @@ def _demo_parts(demo: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     weights = demo / "finetuning" / "models" / "model.pt"
     adapters = demo / "lesions" / "adaptation" / "models" / "adapters.safetensors"
     calibration = demo / "lesions" / "calibration" / "calibration.json"
-    missing = next((path for path in (weights, adapters, calibration) if not path.is_file()), None)
+    with_lesions = (demo / "lesions").is_dir()
+    wanted = (weights, adapters, calibration) if with_lesions else (weights,)
+    missing = next((path for path in wanted if not path.is_file()), None)
     if missing is not None:
         raise WeightsError(
             f"{demo.name}: no finished demonstration ({missing.name} is missing); run python -m monai_ext demo first",
             code="label.demo",
         )
+    segmentation = segmentation_part(weights, tiny=True)
+    if not with_lesions:
+        return segmentation, None
     settings = volume_settings(demo, adapters, demo)
     for name in ("dataset_dir", "output_dir", "adapters", "class_name"):
         del settings[name]
-    return segmentation_part(weights, tiny=True), localization_part(adapters, ["organ"], calibration, settings)
+    return segmentation, localization_part(adapters, ["organ"], calibration, settings)
 
 
 def _changes(texts: list[str]) -> dict[str, dict[str, Any]]:

@@ -23,7 +23,7 @@ class DemoPlan:
         patients: phantoms per section of the datalist.
         pretrain_epochs: epochs of `PRETRAIN_STEPS` iterations.
         finetune_epochs: epochs of `FINETUNE_STEPS` iterations.
-        adaptation_epochs: of stage 2 of the small CLIP.
+        adaptation_epochs: of stage 2 of the small CLIP; 0 where the second half is left out.
     """
 
     patients: dict[str, int]
@@ -36,24 +36,28 @@ PRETRAIN_STEPS = 30
 FINETUNE_STEPS = 32
 
 
-def plan_demo(minutes: float) -> DemoPlan:
+def plan_demo(minutes: float, lesions: bool = True) -> DemoPlan:
     """Give each half of the demonstration half of the time, and divide the first between pretraining and fine-tuning.
 
     Args:
         minutes: for the whole demonstration on two CPU cores.
+        lesions: whether there is a second half; without it the first gets all of the time.
 
     Raises:
         SettingError: too short to train at all.
     """
-    half_s = 30 * minutes
+    half_s = 30 * minutes if lesions else 60 * minutes
     training_s, adaptation_s = half_s - _FIXED_S, half_s - _LESION_FIXED_S
-    if not (training_s >= 15 and adaptation_s >= 2 * _ADAPTATION_EPOCH_S):
-        raise SettingError(f"minutes: {minutes:g} leaves no time to train; give at least 6.5", code="setting.minutes")
+    if not (training_s >= 15 and (adaptation_s >= 2 * _ADAPTATION_EPOCH_S or not lesions)):
+        least = 6.5 if lesions else 1.5
+        raise SettingError(
+            f"minutes: {minutes:g} leaves no time to train; give at least {least:g}", code="setting.minutes"
+        )
     pretrain = training_s * _PRETRAIN_SHARE / (_PRETRAIN_STEP_S * PRETRAIN_STEPS)
     finetune = training_s * (1 - _PRETRAIN_SHARE) / (_FINETUNE_STEP_S * FINETUNE_STEPS)
     return DemoPlan(
         patients={"training": 16, "validation": 1, "test": 3},
         pretrain_epochs=max(2, int(pretrain)),
         finetune_epochs=max(2, int(finetune)),
-        adaptation_epochs=int(adaptation_s / _ADAPTATION_EPOCH_S),
+        adaptation_epochs=int(adaptation_s / _ADAPTATION_EPOCH_S) if lesions else 0,
     )

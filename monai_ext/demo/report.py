@@ -49,7 +49,7 @@ def write_report(result: DemoResult, plan: DemoPlan) -> Path:
             overlays=_overlays(folder / "segmentations", result.scans),
             notes=result.notes,
             commands=_commands(),
-            lesions=lesion_context(folder / "lesions"),
+            lesions=lesion_context(folder / "lesions") if plan.adaptation_epochs else None,
         )
     )
     with replacing(folder / "index.html") as temporary:

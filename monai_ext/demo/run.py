@@ -31,7 +31,12 @@ _OURS = (
 
 
 def run_demo(
-    output: str | Path, scan: str | Path | None = None, minutes: float = 10, seed: int = 0, assume_hu: bool = False
+    output: str | Path,
+    scan: str | Path | None = None,
+    minutes: float = 10,
+    seed: int = 0,
+    assume_hu: bool = False,
+    lesions: bool = True,
 ) -> DemoResult:
     """Run the demonstration and write ``index.html``.
 
@@ -41,6 +46,7 @@ def run_demo(
         minutes: for everything, on two CPU cores; training is scaled to it.
         seed: chooses phantoms, weights and every draw.
         assume_hu: take the user's scan for HU although it does not look so.
+        lesions: whether the second half, the small CLIP, is shown too.
 
     Raises:
         SettingError: too little time, or the folder holds something else, such as the scan.
@@ -48,13 +54,14 @@ def run_demo(
         WriteError: the folder cannot be written.
     """
     folder = Path(output).absolute()
-    plan = plan_demo(minutes)
+    plan = plan_demo(minutes, lesions)
     result = DemoResult(folder, minutes)
     check_output(folder)
     chosen = _check_scan(scan, result, assume_hu)
     _make_room(folder)
     demonstrate_segmentation(result, plan, seed, chosen, assume_hu)
-    demonstrate_localization(result, plan, seed)
+    if lesions:
+        demonstrate_localization(result, plan, seed)
     with replacing(folder / MARK) as temporary:
         temporary.write_text(json.dumps({"minutes": minutes, "seconds": result.seconds}), encoding="utf-8")
     write_report(result, plan)

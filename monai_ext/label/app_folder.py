@@ -116,9 +116,7 @@ def read_app(folder: Path) -> AppSettings:
     try:
         content = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
         found = AppSettings(content["segmentation"], content["localization"])
-        names = [
-            name for part in (found.segmentation, found.localization) if part for name in part["files"].values()
-        ]
+        names = [name for part in (found.segmentation, found.localization) if part for name in part["files"].values()]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SettingError(
             f"{folder.name}: no app ({_DESCRIPTION} is missing or damaged); write one with label-app",

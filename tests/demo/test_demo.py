@@ -28,6 +28,14 @@ def test_too_little_time_is_said(minutes: float) -> None:
         plan_demo(minutes)
 
 
+def test_the_first_half_alone_gets_all_of_the_time() -> None:
+    alone = plan_demo(3, lesions=False)
+    assert alone.adaptation_epochs == 0
+    assert alone.finetune_epochs > plan_demo(6.5).finetune_epochs / 2
+    with pytest.raises(SettingError, match=r"give at least 1\.5"):
+        plan_demo(1, lesions=False)
+
+
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.docx").write_text("years of work")
     with pytest.raises(SettingError, match=r"already holds 'thesis\.docx'; choose an empty or a new folder"):
