@@ -9,8 +9,8 @@ _BUNDLE = "aa_clip_lesion_localization"
 
 _INPUT = typer.Argument(
     metavar="INPUT",
-    help="A PNG, JPEG or TIFF picture, a CT scan (NIfTI, NRRD, MHA, MHD or the folder of one DICOM series), a volume "
-    "store, or a folder of pictures and scans.",
+    help="A PNG, JPEG or TIFF picture, a CT scan (NIfTI, NRRD, MHA, MHD or a folder or zip of DICOM series; "
+    "FOLDER#3 is series 3 alone), a volume store, or a folder of pictures and scans.",
     show_default=False,
 )
 _CLASS = typer.Option(
