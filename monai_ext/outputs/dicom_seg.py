@@ -149,7 +149,7 @@ def _verify(hd: Any, path: Path, source: SourceSeries, planes: np.ndarray, names
     try:
         data = pydicom.dcmread(path)
         labels, read_names = read_dicom_seg(data, source.headers, case=source.case)
-        seg = hd.seg.Segmentation.from_dataset(data)
+        seg = hd.seg.Segmentation.from_dataset(data, copy=False)
         by_instance = seg.get_pixels_by_source_instance(
             [header.SOPInstanceUID for header in source.headers],
             combine_segments=True,
