@@ -10,7 +10,7 @@ from rich.console import Console
 def demo(
     scan: Annotated[
         Path | None,
-        typer.Option("--input", help="A CT scan of yours to segment too: a file or a DICOM series folder."),
+        typer.Option("--input", help="A CT scan of yours to segment too: a file, or a DICOM series folder or zip."),
     ] = None,
     output: Annotated[Path, typer.Option(help="Folder for results and the report.")] = Path("monai_ext_demo"),
     minutes: Annotated[

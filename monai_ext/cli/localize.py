@@ -9,8 +9,8 @@ _BUNDLE = "aa_clip_lesion_localization"
 
 _INPUT = typer.Argument(
     metavar="INPUT",
-    help="A PNG, JPEG or TIFF picture, a CT scan (NIfTI, NRRD, MHA, MHD or the folder of one DICOM series), a volume "
-    "store, or a folder of pictures and scans.",
+    help="A PNG, JPEG or TIFF picture, a CT scan (NIfTI, NRRD, MHA, MHD or a folder or zip of DICOM series; "
+    "FOLDER#3 is series 3 alone), a volume store, or a folder of pictures and scans.",
     show_default=False,
 )
 _CLASS = typer.Option(
@@ -41,6 +41,9 @@ _MIN_VOLUME = typer.Option(help="Smaller candidates of volumes are dropped, in m
 _SKIP = typer.Option("--skip-background", help="Pass over slices that show no body.")
 _BODY = typer.Option("--body-only", help="Look for candidates inside the patient alone, not in air or table.")
 _ASSUME_HU = typer.Option("--assume-hu", help="Take the values for HU although the scan does not say so.")
+_DICOM = typer.Option(
+    "--dicom-seg", help="Write mask, map and candidates of a DICOM series as DICOM SEG, parametric map and report too."
+)
 _ARCHITECTURE = typer.Option(help="CLIP of the adapters: a name of open_clip, or its configuration (.json).")
 _CLIP_WEIGHTS = typer.Option(help="Weights of that CLIP: a tag of open_clip, or a file.")
 _ACTIVATION = typer.Option(help="Of that CLIP: quick_gelu or gelu, where its weights do not tell.")
@@ -68,6 +71,7 @@ def localize(
     free_text: Annotated[bool, _FREE] = False,
     dataset: Annotated[str | None, _DATASET] = None,
     assume_hu: Annotated[bool, _ASSUME_HU] = False,
+    dicom_seg: Annotated[bool, _DICOM] = False,
     architecture: Annotated[str | None, _ARCHITECTURE] = None,
     clip_weights: Annotated[str | None, _CLIP_WEIGHTS] = None,
     activation: Annotated[str | None, _ACTIVATION] = None,
@@ -104,6 +108,7 @@ def localize(
         "body_only": body_only,
         "free_text": free_text,
         "assume_hu": assume_hu,
+        "dicom_seg": dicom_seg,
     }
     optional = {
         "adapters": adapters and str(adapters),

@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 _SOURCE = typer.Argument(
-    help="A folder with CT scans (NIfTI, NRRD, MHA, MHD files or DICOM series folders, at any depth), "
-    "a MONAI datalist (.json), or one scan.",
+    help="A folder with CT scans (NIfTI, NRRD, MHA, MHD files, or folders and zips of DICOM series, at any depth), "
+    "a MONAI datalist (.json), or one scan. FOLDER#3 is the DICOM series of number 3 alone.",
     show_default=False,
 )
 _STORE = typer.Argument(help="Folder of the store; made when absent, added to when not.", show_default=False)

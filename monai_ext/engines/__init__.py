@@ -12,6 +12,7 @@ from monai_ext.engines.adaptation import (
 )
 from monai_ext.engines.checked_settings import check_settings
 from monai_ext.engines.command_line import end_in_a_sentence
+from monai_ext.engines.dicom_inputs import dicom_items
 from monai_ext.engines.draws import Draw, DrawDataset, DrawPlan, RankShare
 from monai_ext.engines.inference import GuardedStep
 from monai_ext.engines.localization import (
@@ -72,6 +73,7 @@ __all__ = [
     "choose_precision",
     "class_names",
     "class_prompts",
+    "dicom_items",
     "domain_of",
     "end_in_a_sentence",
     "evaluation_items",

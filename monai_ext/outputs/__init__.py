@@ -2,6 +2,7 @@
 
 from monai_ext.outputs.anomaly_writer import AnomalyWriter, CaseResult
 from monai_ext.outputs.candidates import Candidate, candidate_level, find_candidates
+from monai_ext.outputs.dicom_beside import check_referable
 from monai_ext.outputs.dicom_heat_map import write_heat_map
 from monai_ext.outputs.dicom_report import write_lesion_report
 from monai_ext.outputs.dicom_seg import write_dicom_seg
@@ -19,6 +20,7 @@ __all__ = [
     "LabelMapWriter",
     "ReconstructionWriter",
     "candidate_level",
+    "check_referable",
     "find_candidates",
     "overlay_png",
     "read_dicom_seg",

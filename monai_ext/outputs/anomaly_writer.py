@@ -16,6 +16,7 @@ from monai.transforms import MapTransform
 from monai_ext.base import GeometryError, ScanError, SettingError, find_window, plain_name, replacing
 from monai_ext.outputs.anomaly_pictures import anomaly_picture, anomaly_sheet
 from monai_ext.outputs.candidates import candidate_rows, find_candidates, table_text
+from monai_ext.outputs.dicom_beside import add_anomaly_files, series_headers
 from monai_ext.outputs.heatmaps import (
     heat_volume_check,
     picture_check,
@@ -91,11 +92,14 @@ class AnomalyWriter(MapTransform):
         calibration: from normal cases, or ``None``.
         window_hu: of the sheet of slices.
         overlay: whether pictures are made.
+        dicom_seg: also write mask, map and candidates of a volume as ``<case>_seg.dcm``, ``<case>_heatmap.dcm`` and
+            ``<case>_report.dcm``; needs the entry ``series``, the path of the scan's DICOM series.
+        algorithm: what the DICOM files say made them.
         allow_missing_keys: pass over entries that are absent.
 
     Raises:
         SettingError: a number out of range.
-        ScanError: the calibration is of the other kind of input.
+        ScanError: the calibration is of the other kind of input, or DICOM output of what is no DICOM series.
         WriteError: a case that is no file name, another input's results under that name, or a full disk.
         GeometryError: not on the scan's own grid.
     """
@@ -111,6 +115,8 @@ class AnomalyWriter(MapTransform):
         calibration: Calibrated | None = None,
         window_hu: str | Sequence[float] = "abdomen",
         overlay: bool = True,
+        dicom_seg: bool = False,
+        algorithm: str = "monai-ext",
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
@@ -124,6 +130,7 @@ class AnomalyWriter(MapTransform):
         self.threshold = float(threshold) if calibration is None else calibration.threshold
         self.min_volume_mm3, self.min_area_px = min_volume_mm3, min_area_px
         self.calibration, self.window_hu, self.overlay = calibration, find_window(window_hu), overlay
+        self.dicom_seg, self.algorithm = dicom_seg, algorithm
         self.results: list[CaseResult] = []
 
     @property
@@ -179,6 +186,9 @@ class AnomalyWriter(MapTransform):
             if self.overlay:
                 self._draw(files.enter_context(replacing(folder / f"{case}_overlay.png")), data, odds, affine)
             if affine is not None:
+                if self.dicom_seg:
+                    headers = series_headers(data, case)
+                    add_anomaly_files(files, folder, odds, mask, affine, headers, rows, self.algorithm, case)
                 self._volume_files(files, folder, case, odds, mask, affine, fingerprint)
             else:
                 self._picture_files(files, folder, case, odds, mask)

@@ -18,10 +18,10 @@ from monai_ext.outputs.dicom_source import (
     concept,
     equipment,
     need_highdicom,
-    quietly,
     research_text,
     source_series,
 )
+from monai_ext.volumes import quiet_pydicom
 
 _SERIES_NUMBER = 902
 
@@ -76,7 +76,7 @@ def write_heat_map(
     low, high = float(planes.min()), float(planes.max())
     description = research_text(quantity, "quantity")
     made_by = f"{research_text(algorithm, 'algorithm', '')} {research_text(version, 'version', '')}"
-    with quietly():
+    with quiet_pydicom():
         mapping = hd.pm.RealWorldValueMapping(
             lut_label="VALUE",
             lut_explanation=quantity,

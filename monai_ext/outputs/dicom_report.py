@@ -18,10 +18,10 @@ from monai_ext.outputs.dicom_source import (
     equipment,
     need_highdicom,
     new_uid,
-    quietly,
     research_text,
     source_series,
 )
+from monai_ext.volumes import quiet_pydicom
 
 _SERIES_NUMBER = 903
 _COUNT = "Number of candidates"
@@ -74,7 +74,7 @@ def write_lesion_report(
         )
     description = research_text(series_description, "series_description")
     made_by = (research_text(algorithm, "algorithm", ""), research_text(version, "version", ""))
-    with quietly():
+    with quiet_pydicom():
         references = source.references()
         device = hd.sr.ObserverContext(
             observer_type=codes.DCM.Device,

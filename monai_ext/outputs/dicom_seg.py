@@ -19,11 +19,11 @@ from monai_ext.outputs.dicom_source import (
     concept,
     equipment,
     need_highdicom,
-    quietly,
     research_text,
     source_series,
 )
 from monai_ext.outputs.labels import typed_labels
+from monai_ext.volumes import quiet_pydicom
 
 _SERIES_NUMBER = 901  # far from those of a scanner
 
@@ -74,7 +74,7 @@ def write_dicom_seg(
     names = _checked(names, case)
     planes = source.planes(typed_labels(labels, names, case), affine)
     description = research_text(series_description, "series_description")
-    with quietly():
+    with quiet_pydicom():
         identification = hd.AlgorithmIdentificationSequence(
             name=research_text(algorithm, "algorithm", ""),
             family=codes.DCM.ArtificialIntelligence,
@@ -146,7 +146,7 @@ def _verify(hd: Any, path: Path, source: SourceSeries, planes: np.ndarray, names
     try:
         data = pydicom.dcmread(path)
         labels, read_names = read_dicom_seg(data, source.headers, case=source.case)
-        seg = hd.seg.Segmentation.from_dataset(data)
+        seg = hd.seg.Segmentation.from_dataset(data, copy=False)
         by_instance = seg.get_pixels_by_source_instance(
             [header.SOPInstanceUID for header in source.headers],
             combine_segments=True,

@@ -13,7 +13,8 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, 
 
 from monai_ext.base import InputError, LabelError, case_id
 from monai_ext.outputs.dicom_frames import frame_slices
-from monai_ext.outputs.dicom_source import SourceSeries, quietly, source_series
+from monai_ext.outputs.dicom_source import SourceSeries, source_series
+from monai_ext.volumes import quiet_pydicom
 from monai_ext.volumes.refusals import refuse, refusing_closed_files
 
 _SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
@@ -42,7 +43,7 @@ def read_dicom_seg(
     data = path if isinstance(path, Dataset) else _opened(Path(path), case or case_id(path))
     case = case or ("DICOM SEG" if isinstance(path, Dataset) else case_id(path))
     source = source_series(headers, case)
-    with quietly():
+    with quiet_pydicom():
         try:
             names = _names(data, case)
             _check_series(data, source)
@@ -71,7 +72,7 @@ def read_dicom_seg(
 
 
 def _opened(path: Path, case: str) -> Dataset:
-    with refusing_closed_files(case), quietly():
+    with refusing_closed_files(case), quiet_pydicom():
         try:
             meta = pydicom.filereader.read_file_meta_info(path)
             if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:

@@ -6,9 +6,7 @@ highdicom is never shown what names a patient, for it logs and warns with values
 
 import importlib
 import logging
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ from pydicom.uid import generate_uid
 from monai_ext._version import __version__
 from monai_ext.base import GeometryError, SettingError
 from monai_ext.outputs.dicom_codes import PRIVATE, Coding
-from monai_ext.volumes import largest_shift_mm, spacing_of
+from monai_ext.volumes import largest_shift_mm, quiet_pydicom, spacing_of
 from monai_ext.volumes.dicom_checks import shape_of
 from monai_ext.volumes.dicom_slice import DicomSlice
 from monai_ext.volumes.dicom_stack import stacked
@@ -120,7 +118,7 @@ def source_series(headers: Sequence[Dataset], case: str) -> SourceSeries:
         for number, header in enumerate(headers, 1)
     ]
     shape = shape_of(slices, case)
-    with quietly():
+    with quiet_pydicom():
         slices, affine = stacked(slices, case)
     return SourceSeries(case, affine, shape, [item.header for item in slices])
 
@@ -131,28 +129,15 @@ def need_highdicom() -> Any:
     Raises:
         SettingError: it is not installed.
     """
+    # What it tells at lower levels holds UIDs.
+    logging.getLogger("highdicom").setLevel(logging.WARNING)
     try:
-        with quietly():
+        with quiet_pydicom():
             return importlib.import_module("highdicom")
     except ImportError:
         raise SettingError(
             "DICOM output needs highdicom: pip install 'monai-ext[dicom]'", code="setting.extra"
         ) from None
-
-
-@contextmanager
-def quietly() -> Iterator[None]:
-    """Keep pydicom and highdicom from warning and logging: both quote the values that break the standard."""
-    levels = {name: logging.getLogger(name).level for name in ("highdicom", "pydicom")}
-    for name in levels:
-        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
 
 
 def equipment(hd: Any, number: int, description: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Hashable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from monai_ext.base import GeometryError, WriteError
+from monai_ext.outputs.dicom_beside import add_label_seg, series_headers
 from monai_ext.outputs.labels import write_labels
 from monai_ext.outputs.output_place import place_for
 from monai_ext.outputs.overlay import overlay_png
@@ -19,7 +21,7 @@ from monai_ext.volumes import largest_shift_mm, spacing_of
 
 
 class LabelMapWriter(MapTransform):
-    """Write ``OUTPUT/<case>/<case>_seg.nii.gz`` with its JSON sidecar, and a picture on request.
+    """Write ``OUTPUT/<case>/<case>_seg.nii.gz`` with its JSON sidecar, and a picture and a DICOM SEG on request.
 
     What it is given must lie on the scan's own grid: ``Invertd`` comes before. The case and the fingerprint
     of the scan are taken from the tensor's ``meta``, where ``monai_ext.transforms.ReadScand`` puts them, the
@@ -35,12 +37,15 @@ class LabelMapWriter(MapTransform):
         image_key: entry with the ``(1, x, y, z)`` image that the picture shows, on any grid of its own.
         window: the image's values that become black and white; the default is for windowed images.
         postfix: what follows the case in file names; each key of several needs its own writer and postfix.
+        dicom_seg: also write ``<case>_seg.dcm``; needs the entry ``series``, the path of the scan's DICOM series.
+        algorithm: what the SEG says made it.
 
     Raises:
         WriteError: logits that are not finite, a case that is no file name, another scan's results under that
             name, or a full disk.
         GeometryError: not on the scan's own grid.
         LabelError: an id that has no name.
+        ScanError: DICOM output of a scan that is no DICOM series, or of one that cannot be referred to.
     """
 
     def __init__(
@@ -52,6 +57,8 @@ class LabelMapWriter(MapTransform):
         image_key: str = "image",
         window: Sequence[float] = (0.0, 1.0),
         postfix: str = "seg",
+        dicom_seg: bool = False,
+        algorithm: str = "monai-ext",
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
@@ -61,6 +68,7 @@ class LabelMapWriter(MapTransform):
         self.image_key = image_key
         self.window = window
         self.postfix = postfix
+        self.dicom_seg, self.algorithm = dicom_seg, algorithm
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         out = dict(data)
@@ -72,7 +80,12 @@ class LabelMapWriter(MapTransform):
             labels = _labels(result, case)
             affine = _own_affine(result, labels.shape, case)
             about = {"scan_sha256": fingerprint} if fingerprint else {}
-            write_labels(path, labels, affine, self.names, case=case, about=about)
+            with ExitStack() as files:
+                if self.dicom_seg:
+                    seg = path.with_name(f"{case}_{self.postfix}.dcm")
+                    headers = series_headers(out, case)
+                    add_label_seg(files, seg, labels, affine, headers, self.names, self.algorithm, case)
+                write_labels(path, labels, affine, self.names, case=case, about=about)
             if self.overlay:
                 self._picture(path.with_name(f"{case}_{self.postfix}.png"), out, labels, affine, case)
         return out

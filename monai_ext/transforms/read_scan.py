@@ -18,7 +18,7 @@ from monai_ext.volumes import Scan, read_labels, read_scan
 class ReadScand(MapTransform):
     """Replace paths of scans and label volumes by ``(1, x, y, z)`` float32 tensors.
 
-    A path is a NIfTI, NRRD or MetaImage file, or a DICOM series folder. Each tensor's ``meta`` holds the
+    A path is a NIfTI, NRRD or MetaImage file, or a DICOM series folder or zip. Each tensor's ``meta`` holds the
     affine (also as ``original_affine``), ``spatial_shape``, ``filename_or_obj`` (the base name alone),
     ``case`` and ``scan_sha256``, a fingerprint of voxels and affine by which writers tell scans apart. The
     entry gains ``case``: the one it already names, else the first image's base name.

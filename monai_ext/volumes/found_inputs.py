@@ -25,7 +25,8 @@ class FoundInput:
     """One picture or volume.
 
     Attributes:
-        image: a file, a DICOM series folder, or the ``.b2nd`` file of a stored volume.
+        image: a file, a DICOM series folder or zip (with the mark of one series where that holds several), or the
+            ``.b2nd`` file of a stored volume.
         case: its base name, with a few digits of its path where several inputs share that name.
         kind: how to read it.
         problem: why it must not be read, if that is known already.
@@ -44,7 +45,7 @@ def find_inputs(source: str | os.PathLike[str], avoid: str | os.PathLike[str] | 
     the slices of a DICOM series.
 
     Args:
-        source: a picture, a scan, a DICOM series folder, a store or one of its ``.b2nd`` files, a datalist, or a
+        source: a picture, a scan, a DICOM series folder or zip, a store or one of its ``.b2nd`` files, a datalist, or a
             folder of pictures and scans.
         avoid: a folder to pass over, such as that of the results.
 
@@ -67,7 +68,7 @@ def find_inputs(source: str | os.PathLike[str], avoid: str | os.PathLike[str] | 
     found = find_sources(path, store=Path(avoid) if avoid is not None else None)
     pictures = list(_pictures(path, found.sources, avoid)) if path.is_dir() else []
     if not pictures and not found.sources:
-        endings = ", ".join(PICTURE_ENDINGS + SCAN_ENDINGS)
+        endings = ", ".join((*PICTURE_ENDINGS, *SCAN_ENDINGS, ".zip"))
         raise ScanError(
             f"{path.name}: the folder holds nothing to localize in; give {endings} files, folders of one DICOM "
             "series each, or a volume store",

@@ -15,7 +15,7 @@ class FoundScan:
     """One scan to read.
 
     Attributes:
-        image: a file or a DICOM series folder.
+        image: a file or a DICOM series folder or zip, with the mark of one series where that holds several.
         case: its base name, with a few digits of its path where several scans share that name.
         problem: why it must not be read, if that is known already.
     """
@@ -31,7 +31,8 @@ def find_scans(source: str | os.PathLike[str], avoid: str | os.PathLike[str] | N
     Files of a folder that are named like labels are left out, with a warning that names them.
 
     Args:
-        source: a scan, a DICOM series folder, a folder of either, or a datalist.
+        source: a scan, a DICOM series folder or zip, a folder of these, or a datalist. Each of several series
+            that share a folder or zip is a scan; ``folder#3`` is the one of that number alone.
         avoid: a folder to pass over, such as that of the results: a second run would take them for scans.
 
     Raises:
@@ -42,7 +43,7 @@ def find_scans(source: str | os.PathLike[str], avoid: str | os.PathLike[str] | N
     if not found.sources:
         raise ScanError(
             f"{Path(source).absolute().name}: the folder holds no scan{but_labels(found.left_out)}; give .nii, "
-            ".nii.gz, .nrrd, .mha or .mhd files, or folders of one DICOM series each",
+            ".nii.gz, .nrrd, .mha or .mhd files, or folders or zips of DICOM series",
             code="scan.none",
         )
     if found.left_out:

@@ -80,8 +80,8 @@ def prepare(
     (``..._seg``, ``..._label``, ``..._mask``, or in a folder such as ``labelsTr``) are left out and listed.
 
     Args:
-        source: a folder (searched with all folders below for NIfTI, NRRD, MetaImage files and DICOM series
-            folders), a MONAI datalist (``.json``), or one scan.
+        source: a folder (searched with all folders below for NIfTI, NRRD, MetaImage files and folders and
+            zips of DICOM series, each series a scan), a MONAI datalist (``.json``), or one scan.
         store: the store's folder; made when absent, added to when not.
         spacing_mm: voxel edges along x, y, z.
         assume_hu: take values for HU although modality, rescale or range do not say so.

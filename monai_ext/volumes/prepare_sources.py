@@ -9,7 +9,7 @@ from pathlib import Path
 
 from monai_ext.base import ManifestError, ScanError, case_id, inside
 from monai_ext.volumes.dicom_folder import is_dicom, slices_in
-from monai_ext.volumes.dicom_places import SeriesPlace, is_series, picked, places_in_zip, places_on_disk
+from monai_ext.volumes.dicom_places import SeriesPlace, case_of, is_series, picked, places_in_zip, places_on_disk
 from monai_ext.volumes.dicom_sort import warn_of
 from monai_ext.volumes.dicom_zip import holds_dicom, is_zip
 from monai_ext.volumes.prepare_datalist import from_datalist
@@ -30,7 +30,8 @@ def find_sources(
     """List the scans of a folder (with all folders below), of a MONAI datalist, or one scan.
 
     Args:
-        source: the folder, the ``.json`` datalist, or the scan (a file or a DICOM series folder).
+        source: the folder, the ``.json`` datalist, or the scan (a file, or a DICOM series folder or zip; where that
+            holds several series, each is a scan, and a ``#`` with its number picks one).
         root: where relative paths start: the folder itself, the folder of the datalist or scan by default.
         sections: lists of the datalist to take; all by default.
         store: a folder to pass over, be it inside ``source``: that of the store, or of results.
@@ -128,8 +129,9 @@ def _from_folder(source: Path, root: Path, store: Path | None) -> Found:
 
 
 def _picked(path: Path, root: Path) -> Source:
-    home, _ = picked(path)
-    return replace(_checked(path, root), problem=_checked(home, root).problem)
+    home, pick = picked(path)
+    checked, case = _checked(home, root), f"{case_of(home)}-{pick}"
+    return replace(checked, image=path, relative=path.relative_to(root).as_posix(), case=case)
 
 
 def _from_zip(path: Path, root: Path) -> Found:
@@ -142,7 +144,8 @@ def _from_zip(path: Path, root: Path) -> Found:
             unpacked.remove()
     except ScanError as error:
         return Found(root, [replace(checked, problem=str(error), problem_code=error.code)])
-    return Found(root, [_of_series(place, root) for place in places.found], set_aside=places.set_aside)
+    sources = [_of_series(place, root) for place in places.found]
+    return Found(root, sorted(sources, key=lambda item: item.relative), set_aside=places.set_aside)
 
 
 def _of_series(place: SeriesPlace, root: Path) -> Source:

@@ -65,3 +65,11 @@ def test_missing_adapters_are_one_sentence(model: list[str], tmp_path: Path) -> 
     assert found.returncode == 2
     assert "error: none.safetensors: " in found.stderr
     assert "Traceback" not in found.stderr
+
+
+def test_dicom_output_of_a_picture_is_one_sentence(model: list[str], tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((47, 53), np.uint8)).save(tmp_path / "photo.png")
+    found = run("photo.png", "--class", "liver", *model, "--dicom-seg", cwd=tmp_path)
+    assert found.returncode == 2
+    assert "error: dicom_seg: photo: no DICOM series, which DICOM output belongs to" in found.stderr
+    assert not (tmp_path / "localizations").exists()

@@ -11,6 +11,8 @@ import pydicom
 import pytest
 
 from monai_ext.base import ScanError
+from monai_ext.engines import localization_items, scan_items
+from monai_ext.transforms import ReadScand
 from monai_ext.volumes import (
     VolumeStore,
     find_inputs,
@@ -239,6 +241,17 @@ def test_every_list_takes_folders_of_several_series_and_zips(mixed, dicom, tmp_p
         assert [one.image for one in find(tmp_path / "one.zip")] == [tmp_path / "one.zip"]
         (picked,) = find(f"{mixed}#12")
         assert_is_series(read_scan(picked.image), dicom, 12, 5)
+
+
+def test_what_bundles_run_on(mixed, dicom, tmp_path):
+    path = dicom.zip(mixed, tmp_path / "two.zip")
+    for source in (mixed, path):
+        for listed in (scan_items(str(source)), localization_items(str(source))):
+            assert [item["case"] for item in listed] == [one.case for one in find_series(source)]
+            for item, number, count in zip(listed, (12, 3), (5, 4), strict=True):
+                read = ReadScand("image")({"image": item["image"], "case": item["case"]})
+                np.testing.assert_array_equal(read["image"][0].numpy(), dicom.voxels(number, count))
+    assert [item["case"] for item in scan_items(f"{path}#12")] == ["two-12"]
 
 
 def test_prepare_makes_a_volume_of_each_series_and_skips_it_next_time(mixed, dicom, tmp_path):

@@ -89,7 +89,46 @@ def assert_same_as_simpleitk(folder: Path) -> None:
     np.testing.assert_allclose(scan.affine, affine_of_itk(image), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("axes", [AXIAL, TURNED, (0, 1, 0, 0, 0, -1), (-1, 0, 0, 0, -1, 0)])
+# How the patient lies and how the slices were taken; C.7.3.1.1.2 gives each its letters.
+LYING = {
+    "HFS": AXIAL,
+    "HFP": (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0),
+    "FFS": (-1.0, 0.0, 0.0, 0.0, 1.0, 0.0),
+    "FFP": (1.0, 0.0, 0.0, 0.0, -1.0, 0.0),
+    "HFDR": (0.0, 1.0, 0.0, -1.0, 0.0, 0.0),
+    "sagittal": (0.0, 1.0, 0.0, 0.0, 0.0, -1.0),
+    "coronal": (1.0, 0.0, 0.0, 0.0, 0.0, -1.0),
+    "oblique": TURNED,
+}
+
+
+@pytest.mark.parametrize("lying", LYING)
+def test_every_voxel_lies_where_it_was_in_the_patient(tmp_path, lying):
+    """The patient is a function of millimetres, sampled slice by slice from the attributes alone."""
+
+    def patient(lps_mm: np.ndarray) -> np.ndarray:
+        return np.rint(lps_mm @ (3, 5, 7))  # no two axes and no two directions alike
+
+    def sample(slices: list[Dataset]) -> None:
+        for data in slices:
+            if lying in ("HFS", "HFP", "FFS", "FFP", "HFDR"):
+                data.PatientPosition = lying
+            rows, columns = np.mgrid[:ROWS, :COLUMNS]
+            across, down = np.array(data.ImageOrientationPatient, float).reshape(2, 3)
+            place = np.array(data.ImagePositionPatient, float)
+            place = place + columns[..., None] * COLUMN_MM * across + rows[..., None] * ROW_MM * down  # C.7.6.2.1.1
+            data.PixelData = (patient(place) + 1024).astype("<u2").tobytes()
+
+    folder = series(tmp_path, sample, axes=LYING[lying])
+    scan = read_scan(folder, assume_hu=True)
+    index = np.stack(np.meshgrid(*map(np.arange, scan.voxels.shape), indexing="ij"), axis=-1)
+    ras_mm = index @ scan.affine[:3, :3].T + scan.affine[:3, 3]
+    # One HU, where a hair's breadth decides how half a unit is rounded; the least step of a voxel is 2.25 HU.
+    np.testing.assert_allclose(scan.voxels, patient(ras_mm * (-1, -1, 1)), rtol=0, atol=1)
+    assert np.linalg.det(scan.affine) > 0  # no series is read as its mirror image
+
+
+@pytest.mark.parametrize("axes", LYING.values())
 def test_voxels_and_affine_are_simpleitks(tmp_path, axes):
     folder = series(tmp_path, axes=axes)
     scan = read_scan(folder)
@@ -175,7 +214,9 @@ def test_signed_values_in_twelve_bits(tmp_path):
 
 def test_every_slice_has_its_own_rescale(tmp_path):
     expected = np.stack([(hu()[:, :, k] + 2000) // (k + 1) * (k + 1) - 2000 + k for k in range(COUNT)], axis=2)
-    np.testing.assert_array_equal(read_scan(series(tmp_path, slopes)).voxels, expected)
+    folder = series(tmp_path, slopes)
+    np.testing.assert_array_equal(read_scan(folder).voxels, expected)
+    assert_same_as_simpleitk(folder)
 
 
 def test_monochrome1_is_no_other_value(tmp_path):
