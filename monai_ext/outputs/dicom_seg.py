@@ -12,6 +12,7 @@ from pydicom.sr.codedict import codes
 
 from monai_ext.base import InputError, LabelError, WriteError, case_id, replacing
 from monai_ext.outputs.dicom_codes import MOST_LETTERS, codes_of
+from monai_ext.outputs.dicom_empty_frames import add_empty_frames
 from monai_ext.outputs.dicom_seg_reading import read_dicom_seg
 from monai_ext.outputs.dicom_source import (
     RESEARCH,
@@ -99,6 +100,7 @@ def write_dicom_seg(
             plane_positions=first if empty else None,
             **equipment(hd, _SERIES_NUMBER, description),
         )
+        add_empty_frames(seg)
         source.identify(seg)
         with replacing(path, verify=lambda written: _verify(hd, written, source, planes, names)) as temporary:
             seg.save_as(temporary)

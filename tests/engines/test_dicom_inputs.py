@@ -48,9 +48,7 @@ def test_other_inputs_are_named(tmp_path: Path) -> None:
         dicom_items(items, True)
 
 
-def test_highdicom_is_asked_for_first(
-    write_series: Series, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_highdicom_is_asked_for_first(write_series: Series, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     items = scan_items(str(write_series(tmp_path / "one", body())))
     monkeypatch.setitem(sys.modules, "highdicom", None)
     with pytest.raises(SettingError, match=r"pip install 'monai-ext\[dicom\]'"):

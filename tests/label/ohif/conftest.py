@@ -16,7 +16,7 @@ QUIET += ["--disable-sync", "--disable-gpu"]
 # OHIF asks Google for a font on every page; without a network that could wait long for a name server.
 QUIET += ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
 SOFTWARE_WEBGL = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-WAIT_MS = 120_000  # the first inference loads the model
+WAIT_MS = 30_000  # the first inference loads the model
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 TELL = """() => {
@@ -61,12 +61,15 @@ class Viewer:
         self.page = page
         self.server = server
         self.failures: list[str] = []
+        self.confirmed = False
         page.on("pageerror", lambda error: self.failures.append(str(error)))
         page.on("response", lambda got: got.status >= 400 and "/proxy/" in got.url and self.failures.append(got.url))
 
     def open(self, path: str) -> None:
         self.page.goto(f"{self.server}/ohif/{path}", wait_until="domcontentloaded")
-        self.page.get_by_role("button", name="Confirm and Hide").click()
+        if not self.confirmed:  # once for all pages
+            self.page.get_by_role("button", name="Confirm and Hide").click()
+            self.confirmed = True
 
     def volume(self, expression: str) -> Volume:
         """Read a volume of cornerstone, which keeps x fastest, and axes and origin in LPS."""

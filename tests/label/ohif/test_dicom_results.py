@@ -8,11 +8,11 @@ import numpy as np
 import pydicom
 import pytest
 
-from monai_ext.outputs.dicom_heat_map import write_heat_map
-from monai_ext.outputs.dicom_seg import write_dicom_seg
+from monai_ext.outputs import write_dicom_seg, write_heat_map
 from monai_ext.volumes import DicomSeries, open_series
 
 NAMES = {1: "liver", 2: "spleen", 3: "liver lesion"}
+HEAT_MAP = "cornerstone.cache.getVolumes().find((volume) => volume?.volumeId?.startsWith('pmap'))"
 BY = {"algorithm": "made up", "version": "1"}
 
 
@@ -39,15 +39,10 @@ def heat(source: DicomSeries) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def opened(
-    viewer: Any,
-    orthanc: Any,
-    source: DicomSeries,
-    labels: np.ndarray,
-    heat: np.ndarray,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Any]:
-    """The study in OHIF's basic viewer, with both results stored beside it."""
+def stored(
+    orthanc: Any, source: DicomSeries, labels: np.ndarray, heat: np.ndarray, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """Both results in Orthanc, beside the series that they were made from."""
     folder: Path = tmp_path_factory.mktemp("results")
     headers = source.headers()
     seg = write_dicom_seg(folder / "seg.dcm", labels, source.affine, headers, NAMES, **BY)
@@ -57,17 +52,24 @@ def opened(
         with orthanc.client() as client:
             reply = client.store_instances(results)
         assert len(reply.ReferencedSOPSequence) == 2
-        viewer.open(f"viewer?StudyInstanceUIDs={results[0].StudyInstanceUID}")
-        yield viewer
+        yield
     finally:
         for result in results:
             orthanc.forget(result.SeriesInstanceUID)
 
 
+@pytest.fixture
+def opened(viewer: Any, stored: None, stored_series: Any) -> Any:
+    """The study in OHIF's basic viewer, opened anew: a heat map's colours would stay on the scan."""
+    viewer.open(f"viewer?StudyInstanceUIDs={stored_series.study}")
+    return viewer
+
+
 def test_heat_map_lies_on_the_scan(opened: Any, heat: np.ndarray, source: DicomSeries, placed: Any) -> None:
     opened.page.get_by_text("anomaly score (for research use only)").first.dblclick()
-    opened.page.get_by_text("values are multiplied by 100").wait_for()
-    shown = opened.volume("cornerstone.cache.getVolumes().find((volume) => volume.volumeId.startsWith('pmap'))")
+    opened.page.get_by_text("values are multiplied by 100").first.wait_for()
+    opened.page.wait_for_function(HEAT_MAP)
+    shown = opened.volume(HEAT_MAP)
     opened.page.wait_for_timeout(3000)
     opened.keep("ohif_heat_map.png")
     expected = placed(heat, source.affine).on_grid_of(shown)

@@ -17,7 +17,7 @@ RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 AXIAL = "cornerstone.getRenderingEngines()[0].getViewport('mpr-axial')"
 SHOW = f"(point) => {{ {AXIAL}.jumpToWorld(point); {AXIAL}.render(); }}"
 ON_CANVAS = f"(points) => points.map((point) => Array.from({AXIAL}.worldToCanvas(point)))"
-CT = "cornerstone.cache.getVolumes().find((volume) => volume.loadStatus?.loaded)"
+CT = "cornerstone.cache.getVolumes().find((volume) => volume?.loadStatus?.loaded)"
 LABELS = "services.segmentationService.getLabelmapVolume('1')"
 
 
@@ -69,7 +69,7 @@ def seen(viewer: Any, answer: Any, tmp_path_factory: pytest.TempPathFactory) -> 
     page.get_by_role("link", name="MONAI Label").click()
     page.wait_for_function(f"window.cornerstone && {CT}")
     page.locator(".settingsTable button").click()
-    page.wait_for_function(LABELS)
+    page.wait_for_function("services.segmentationService.getSegmentation('1')")
     page.locator(".cornerstone-viewport-element").first.dblclick()  # the axial view alone
 
     image = viewer.volume(CT)
@@ -84,10 +84,10 @@ def seen(viewer: Any, answer: Any, tmp_path_factory: pytest.TempPathFactory) -> 
         page.locator("canvas.cornerstone-canvas").first.screenshot(path=path)
         return np.asarray(Image.open(path).convert("RGB")).astype(int)
 
-    page.get_by_text("Connected to MONAI Label - Successful").wait_for(state="hidden")
+    page.get_by_text("Connected to MONAI Label - Successful").first.wait_for(state="hidden")
     before = picture()
     page.locator("button[title='Run Segmentation']").click()
-    done = page.get_by_text("Running Segmentation - Successful")
+    done = page.get_by_text("Running Segmentation - Successful").first
     done.wait_for()
     done.wait_for(state="hidden")
     after = picture()
