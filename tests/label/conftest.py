@@ -153,7 +153,9 @@ def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
     have to be inside it as well. So Orthanc itself must turn other addresses away, which is tried before
     anything is stored; the DICOM port stays shut.
     """
-    requests = pytest.importorskip("requests")
+    pytest.importorskip("dicomweb_client", reason="needs MONAI Label: pip install 'monai-ext[label]'")
+    import requests
+
     program = needed("Orthanc")
     if not ORTHANC_PLUGIN.is_file():
         absent("orthanc-dicomweb")

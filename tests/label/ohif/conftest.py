@@ -16,7 +16,7 @@ QUIET += ["--disable-sync", "--disable-gpu"]
 # OHIF asks Google for a font on every page; without a network that could wait long for a name server.
 QUIET += ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
 SOFTWARE_WEBGL = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-WAIT_MS = 30_000  # the first inference loads the model
+WAIT_MS = 120_000  # the first inference loads the model
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 TELL = """() => {

@@ -13,6 +13,25 @@ from monai_ext.volumes import DicomSeries, open_series
 
 NAMES = {1: "liver", 2: "spleen", 3: "liver lesion"}
 HEAT_MAP = "cornerstone.cache.getVolumes().find((volume) => volume?.volumeId?.startsWith('pmap'))"
+# In a stack, labels are kept a slice, each with a reference to its image.
+STACKED = """(() => {
+    const ids = services.segmentationService.getSegmentations()[0].representationData.Labelmap.imageIds;
+    const slices = ids.map((id) => cornerstone.cache.getImage(id)).map((image) => ({
+        values: image.voxelManager.getScalarData(),
+        plane: cornerstone.metaData.get("imagePlaneModule", image.referencedImageId),
+    }));
+    const {rowCosines: x, columnCosines: y, rows, columns, columnPixelSpacing, rowPixelSpacing} = slices[0].plane;
+    const normal = [x[1] * y[2] - x[2] * y[1], x[2] * y[0] - x[0] * y[2], x[0] * y[1] - x[1] * y[0]];
+    const along = ({plane}) => normal.reduce((sum, part, axis) => sum + part * plane.imagePositionPatient[axis], 0);
+    slices.sort((one, other) => along(one) - along(other));
+    const voxels = new Uint8Array(rows * columns * slices.length);
+    slices.forEach((slice, index) => voxels.set(slice.values, index * rows * columns));
+    return {
+        dimensions: [columns, rows, slices.length], origin: slices[0].plane.imagePositionPatient,
+        spacing: [columnPixelSpacing, rowPixelSpacing, along(slices[1]) - along(slices[0])],
+        direction: [...x, ...y, ...normal], voxelManager: {getCompleteScalarDataArray: () => voxels},
+    };
+})()"""
 BY = {"algorithm": "made up", "version": "1"}
 
 
@@ -82,7 +101,6 @@ def test_segmentation_lies_on_the_scan(opened: Any, labels: np.ndarray, source: 
     opened.page.get_by_role("button", name="Yes").click()
     opened.page.wait_for_function("services.segmentationService.getSegmentations().length")
     assert opened.segments() == NAMES
-    found = "services.segmentationService.getSegmentations()[0].segmentationId"
-    shown = opened.volume(f"services.segmentationService.getLabelmapVolume({found})")
+    shown = opened.volume(STACKED)
     assert np.array_equal(shown.voxels, placed(labels, source.affine).on_grid_of(shown))
     assert opened.failures == []
