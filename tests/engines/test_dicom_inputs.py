@@ -44,7 +44,7 @@ def test_what_is_known_to_be_unusable_stays_so(write_series: Series, tmp_path: P
 
 def test_other_inputs_are_named(tmp_path: Path) -> None:
     items = [{"case": f"ct_{number}", "image": str(tmp_path / f"ct_{number}.nii.gz")} for number in range(10)]
-    with pytest.raises(SettingError, match="^dicom_seg: ct_0, ct_1, .*, ct_7 and 2 more: no DICOM series"):
+    with pytest.raises(SettingError, match=r"^dicom_seg: ct_0, ct_1, .*, ct_7 and 2 more: no DICOM series"):
         dicom_items(items, True)
 
 
