@@ -7,19 +7,19 @@ from typing import Any
 import numpy as np
 from dicomweb_client import DICOMwebClient
 from monailabel.datastore.dicom import DICOMWebDatastore
+from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.datastore import DefaultLabelTag
 from pydicom import dcmread
-from pydicom.dataset import Dataset
 
 from monai_ext import __version__
-from monai_ext.base import GeometryError, LabelError, ManifestError
-from monai_ext.label.dicomweb_client import fetch_series, find_series, headers_of, store, study_of
+from monai_ext.base import ManifestError
+from monai_ext.label.dicomweb_client import fetch_series, find_series, store, study_of
+from monai_ext.label.dicomweb_labels import labels_of_seg, reviewed_segs
 from monai_ext.label.label_names import names_of_label
 from monai_ext.label.names import label_tag, series_uid
 from monai_ext.label.volume_files import write_volume
 from monai_ext.label.volume_task import new_file
-from monai_ext.outputs import write_labels
-from monai_ext.outputs.dicom_seg import read_dicom_seg, write_dicom_seg
+from monai_ext.outputs.dicom_seg import write_dicom_seg
 from monai_ext.volumes import DicomSeries, open_series, read_labels
 
 FINAL, ORIGINAL = DefaultLabelTag.FINAL.value, DefaultLabelTag.ORIGINAL.value
@@ -75,8 +75,8 @@ class DicomWebStudies(DICOMWebDatastore):
             temporary = new_file(".nii.gz")
             write_volume(temporary, scan.voxels.astype(np.int16) if whole else scan.voxels, scan.affine)
             study = study_of(self._client, uid)
-            super(DICOMWebDatastore, self).add_image(
-                uid, str(temporary), {"SeriesInstanceUID": uid, "StudyInstanceUID": study, "Modality": "CT"}
+            LocalDatastore.add_image(
+                self, uid, str(temporary), {"SeriesInstanceUID": uid, "StudyInstanceUID": study, "Modality": "CT"}
             )
             temporary.unlink()
         return str(path)
@@ -126,13 +126,13 @@ class DicomWebStudies(DICOMWebDatastore):
         """Return a label as a NIfTI on its image's grid; a final one as the archive has it now.
 
         Raises:
-            LabelError: a SEG of other labels than those of the models.
+            LabelError: a SEG whose numbers contradict the models' names.
         """
         uid, tag = series_uid(image_id or id), label_tag(tag)
         if tag != FINAL:
-            return str(super(DICOMWebDatastore, self).get_label_uri(uid, tag))
+            return str(LocalDatastore.get_label_uri(self, uid, tag))
         seg = self._final_segs().get(uid)
-        return str(self._fetched_label(uid, *seg)) if seg else ""
+        return str(self._fetched_label(uid, seg[1])) if seg else ""
 
     def save_label(self, id: str, filename: str, tag: str, info: dict[str, Any], label_id: str = "") -> str:
         """Keep a label of an image; a final one goes to the archive as SEG.
@@ -154,7 +154,7 @@ class DicomWebStudies(DICOMWebDatastore):
                 path.unlink()
         elif tag == ORIGINAL:
             read_labels(filename, like=self.series(uid).read(), case=uid)
-        return str(super(DICOMWebDatastore, self).save_label(uid, filename, tag, kept))
+        return str(LocalDatastore.save_label(self, uid, filename, tag, kept))
 
     def remove_label(self, id: str, tag: str) -> None:
         """Remove a label that is not in the archive.
@@ -165,7 +165,7 @@ class DicomWebStudies(DICOMWebDatastore):
         uid, tag = series_uid(id), label_tag(tag)
         if tag == FINAL:
             raise ManifestError("removal: remove final labels in the archive, not on this server", code="label.archive")
-        if super(DICOMWebDatastore, self).get_label_uri(uid, tag):
+        if LocalDatastore.get_label_uri(self, uid, tag):
             super().remove_label(uid, tag)
 
     def seg_file(self, id: str, label: Path, names: Mapping[int, str], *, automatic: bool) -> Path:
@@ -210,60 +210,21 @@ class DicomWebStudies(DICOMWebDatastore):
         return Path(self._datastore_path).resolve()
 
     def _final_segs(self) -> dict[str, tuple[str, str]]:
-        """Return study and series of the newest reviewed SEG of each image."""
-        found: dict[str, tuple[str, str, str]] = {}
-        for series, study in find_series(self._client, {"Modality": "SEG"}).items():
-            for header in headers_of(self._client, study, series):
-                image = _referenced_series(header)
-                when = f"{header.get('ContentDate') or ''}{header.get('ContentTime') or ''}"
-                if image and not _automatic(header) and when >= found.get(image, ("",))[0]:
-                    found[image] = (when, study, series)
-        return {image: (study, series) for image, (_, study, series) in found.items()}
+        return reviewed_segs(self._client)
 
-    def _fetched_label(self, uid: str, study: str, series: str) -> Path:
-        path = Path(super(DICOMWebDatastore, self).get_label_uri(uid, FINAL) or self._root / "labels" / FINAL / "none")
-        told = super(DICOMWebDatastore, self).get_label_info(uid, FINAL)
-        if path.is_file() and told.get("seg") == series:
-            return path
+    def _fetched_label(self, uid: str, series: str) -> Path:
+        """Return a SEG as a NIfTI, made anew when the archive has another one than the last time."""
+        told = LocalDatastore.get_label_info(self, uid, FINAL)
+        if told.get("seg") == series and Path(LocalDatastore.get_label_uri(self, uid, FINAL)).is_file():
+            return Path(LocalDatastore.get_label_uri(self, uid, FINAL))
         folder = fetch_series(self._client, series, self._root / "segs" / series)
-        files = sorted(folder.iterdir())
-        if len(files) != 1:
-            raise LabelError(f"{uid}: its SEG has {len(files)} instances; store one", code="label.seg", case=uid)
         image = self.series(uid)
-        labels, names = read_dicom_seg(files[0], image.headers())
-        if labels.shape != image.shape:
-            raise GeometryError(f"{uid}: its SEG lies on another grid", code="label.grid", case=uid)
-        temporary = new_file(".nii.gz")
-        sidecar = write_labels(temporary, self._by_name(labels, names, uid), image.affine, self.names, case=uid)
+        labels = labels_of_seg(folder, image, self.names)
         self.get_image_uri(uid)
-        super(DICOMWebDatastore, self).save_label(uid, str(temporary), FINAL, {"seg": series})
-        temporary.unlink()
-        Path(sidecar).unlink()
-        return Path(super(DICOMWebDatastore, self).get_label_uri(uid, FINAL))
-
-    def _by_name(self, labels: np.ndarray, names: Mapping[int, str], uid: str) -> np.ndarray:
-        """Number the segments as the models do: another tool's SEG counts them in an order of its own."""
-        own = {name.casefold(): number for number, name in self.names.items()}
-        table = np.zeros(max((0, *names)) + 1, labels.dtype)
-        for number, name in names.items():
-            if name.casefold() not in own:
-                if (labels == number).any():
-                    raise LabelError(
-                        f"{uid}: its SEG has a segment that no label of the models is called; rename it, or serve "
-                        f"with --labels that have it",
-                        code="label.names",
-                        case=uid,
-                    )
-                continue
-            table[number] = own[name.casefold()]
-        return np.asarray(table[labels])
-
-
-def _referenced_series(header: Dataset) -> str:
-    items = header.get("ReferencedSeriesSequence") or []
-    return str(items[0].get("SeriesInstanceUID") or "") if items else ""
-
-
-def _automatic(header: Dataset) -> bool:
-    kinds = [str(item.get("SegmentAlgorithmType") or "") for item in header.get("SegmentSequence") or []]
-    return bool(kinds) and all(kind == "AUTOMATIC" for kind in kinds)
+        temporary = new_file(".nii.gz")
+        try:
+            write_volume(temporary, labels, image.affine)
+            LocalDatastore.save_label(self, uid, str(temporary), FINAL, {"seg": series})
+        finally:
+            temporary.unlink()
+        return Path(LocalDatastore.get_label_uri(self, uid, FINAL))

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -11,10 +11,10 @@ from monai_ext.volumes import read_labels
 
 
 def names_of_label(told: Any, known: Mapping[int, str], label: str | Path, case: str) -> dict[int, str]:
-    """Return the name of every id that a label may hold.
+    """Return the name of every id that a label may hold: those of the models, and what the client adds.
 
-    Clients tell names in a list whose entries may have an ``idx``. Where they have none, the names must be those of
-    the models, whose ids they then keep; a list that is shorter than that of the labels says nothing of ids.
+    Clients tell names in a list whose entries may have an ``idx``. Where one has none, its name must be one of the
+    models, whose id it then has. Where names are told, the label may hold no id beside theirs.
 
     Args:
         told: ``label_info`` of a client, ``[{"name": ..., "idx": ...}, ...]`` or nothing.
@@ -26,34 +26,34 @@ def names_of_label(told: Any, known: Mapping[int, str], label: str | Path, case:
         LabelError: an id in the label has no name, or the list contradicts the models.
     """
     present = [int(value) for value in np.unique(read_labels(label, case=case).voxels) if value]
-    names = dict(known)
-    if isinstance(told, list):
-        by_name = {name.casefold(): number for number, name in known.items()}
-        for row in told:
-            if not isinstance(row, Mapping) or not isinstance(row.get("name"), str):
-                continue
-            name, number = row["name"].strip(), row.get("idx")
-            own = by_name.get(name.casefold())
-            if isinstance(number, int) and not isinstance(number, bool) and number > 0:
-                if own is not None and own != number:
-                    raise LabelError(
-                        f"{case}: {known[own]} is told as id {number}, but is {own} here; number it so",
-                        code="label.names",
-                        case=case,
-                    )
-                if number in known and known[number].casefold() != name.casefold():
-                    raise LabelError(
-                        f"{case}: id {number} is told as another label than {known[number]}; number it otherwise",
-                        code="label.names",
-                        case=case,
-                    )
-                names.setdefault(number, name)
-    nameless = [number for number in present if number not in names]
+    rows = [row for row in told if isinstance(row, Mapping)] if isinstance(told, list) else []
+    listed = dict(_listed(row["name"].strip(), row.get("idx"), known, case) for row in rows if _has_name(row))
+    allowed = listed or known
+    nameless = [number for number in present if number not in allowed]
     if nameless:
-        raise LabelError(
-            f"{case}: ids {', '.join(map(str, nameless[:10]))} have no name; those with one are "
-            f"{', '.join(f'{number} {name}' for number, name in sorted(names.items()))}",
-            code="label.names",
-            case=case,
-        )
-    return names
+        those = ", ".join(f"{number} {name}" for number, name in sorted(allowed.items()))
+        _refuse(case, f"ids {', '.join(map(str, nameless[:10]))} have no name; those with one are {those}")
+    return listed | dict(known)
+
+
+def _listed(name: str, number: Any, known: Mapping[int, str], case: str) -> tuple[int, str]:
+    """Return id and name of one entry."""
+    own = next((one for one, other in known.items() if other.casefold() == name.casefold()), None)
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        if own is None:
+            _refuse(case, f"{name} is none of the models' labels; tell its id beside its name (idx)")
+        return own, known[own]
+    if own not in (None, number):
+        _refuse(case, f"{name} is told as id {number}, but is {own} here; number it so")
+    if own is None and number in known:
+        _refuse(case, f"id {number} is told as another label than {known[number]}; number it otherwise")
+    return number, known.get(number, name)
+
+
+def _has_name(row: Mapping[str, Any]) -> bool:
+    name = row.get("name")
+    return isinstance(name, str) and 0 < len(name.strip()) <= 64 and name.isprintable()
+
+
+def _refuse(case: str, sentence: str) -> NoReturn:
+    raise LabelError(f"{case}: {sentence}", code="label.names", case=case)

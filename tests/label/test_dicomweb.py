@@ -164,6 +164,24 @@ def test_another_tools_numbering_becomes_the_models(
     assert np.array_equal(np.asanyarray(got.dataobj), mask * 2)
 
 
+def test_a_seg_that_contradicts_the_models_is_refused(
+    dicomweb_server: Any, orthanc: Any, stored_series: Any, tmp_path: Path
+) -> None:
+    from monai_ext.outputs.dicom_seg import write_dicom_seg
+
+    series = open_series(stored_series.folder)
+    mask = np.zeros(series.shape, np.uint8)
+    mask[11:53, 301:350, 3:9] = 1
+    about = {"algorithm": "another tool", "version": "1", "automatic": False}
+    write_dicom_seg(tmp_path / "o.dcm", mask, series.affine, series.headers(), {1: "Metastasis"}, **about)
+    with orthanc.client() as client:
+        client.store_instances([pydicom.dcmread(tmp_path / "o.dcm")])
+    url = f"{dicomweb_server.url}/datastore/label?label={stored_series.series}&tag=final"
+    back = requests.get(url, timeout=WAIT_S)
+    assert back.status_code == 400
+    assert "segment 1 of its SEG is none of the models' labels, of which liver has that number" in back.json()["detail"]
+
+
 def test_an_unknown_name_is_refused_not_guessed(
     dicomweb_server: Any, orthanc: Any, stored_series: Any, tmp_path: Path
 ) -> None:
@@ -175,6 +193,7 @@ def test_an_unknown_name_is_refused_not_guessed(
         (None, "ids 9 have no name"),
         ([{"name": "liver", "idx": 2}], "liver is told as id 2, but is 1 here"),
         ([{"name": "gallbladder", "idx": 2}], "id 2 is told as another label than spleen"),
+        ([{"name": "lesion candidate"}], "lesion candidate is none of the models' labels"),
     ]:
         answer = requests.put(
             f"{dicomweb_server.url}/datastore/label",

@@ -28,14 +28,14 @@ def label(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     "told",
-    [None, [], [{"name": "spleen"}], [{"name": "Spleen", "idx": 2}], "spleen", [{"idx": 2}], [3], [{"name": "x"}]],
+    [None, [], [{"name": "spleen"}], [{"name": "Spleen", "idx": 2}], "spleen", [{"idx": 2}], [3]],
 )
 def test_the_models_names_stand(label: Path, told: Any) -> None:
     assert names_of_label(told, KNOWN, label, "case") == KNOWN
 
 
 def test_a_new_label_is_added_under_its_id(label: Path) -> None:
-    told = [{"name": "stent", "idx": 4}]
+    told = [{"name": "stent", "idx": 4}, {"name": "spleen"}]
     assert names_of_label(told, KNOWN, label, "case") == KNOWN | {4: "stent"}
 
 
@@ -44,6 +44,10 @@ def test_a_new_label_is_added_under_its_id(label: Path) -> None:
     [
         ([{"name": "spleen", "idx": 1}], r"case: spleen is told as id 1, but is 2 here"),
         ([{"name": "stent", "idx": 2}], r"case: id 2 is told as another label than spleen"),
+        ([{"name": "lesion"}], r"case: lesion is none of the models' labels; tell its id"),
+        ([{"name": "lesion", "idx": True}], r"case: lesion is none of the models' labels; tell its id"),
+        ([{"name": "liver"}], r"case: ids 2 have no name; those with one are 1 liver$"),
+        ([{"name": "stent", "idx": 4}], r"case: ids 2 have no name; those with one are 4 stent$"),
     ],
 )
 def test_contradictions_are_refused(label: Path, told: Any, sentence: str) -> None:
@@ -53,4 +57,4 @@ def test_contradictions_are_refused(label: Path, told: Any, sentence: str) -> No
 
 def test_an_id_without_a_name_is_refused(label: Path) -> None:
     with pytest.raises(LabelError, match=r"case: ids 2 have no name; those with one are 1 liver"):
-        names_of_label([{"name": "spleen"}], {1: "liver"}, label, "case")
+        names_of_label(None, {1: "liver"}, label, "case")
