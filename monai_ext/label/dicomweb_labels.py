@@ -13,16 +13,27 @@ from monai_ext.outputs.dicom_seg import read_dicom_seg
 from monai_ext.volumes import DicomSeries
 
 
-def reviewed_segs(client: DICOMwebClient) -> dict[str, tuple[str, str]]:
-    """Return study and series of the newest SEG of each image that a person had a hand in."""
-    found: dict[str, tuple[str, str, str]] = {}
-    for series, study in find_series(client, {"Modality": "SEG"}).items():
-        for header in headers_of(client, study, series):
-            image = _referenced_series(header)
-            when = f"{header.get('ContentDate') or ''}{header.get('ContentTime') or ''}"
-            if image and not _automatic(header) and when >= found.get(image, ("",))[0]:
-                found[image] = (when, study, series)
-    return {image: (study, series) for image, (_, study, series) in found.items()}
+class ReviewedSegs:
+    """Which SEG of an archive a person had a hand in; each SEG is asked for once, for it never changes.
+
+    Args:
+        client: of the archive.
+    """
+
+    def __init__(self, client: DICOMwebClient) -> None:
+        self._client = client
+        self._known: dict[str, list[tuple[str, str]]] = {}
+
+    def now(self) -> dict[str, tuple[str, str]]:
+        """Return study and series of the newest of each image."""
+        found: dict[str, tuple[str, str, str]] = {}
+        for series, study in find_series(self._client, {"Modality": "SEG"}).items():
+            if series not in self._known:
+                self._known[series] = [_told(header) for header in headers_of(self._client, study, series)]
+            for image, when in self._known[series]:
+                if image and when >= found.get(image, ("",))[0]:
+                    found[image] = (when, study, series)
+        return {image: (study, series) for image, (_, study, series) in found.items()}
 
 
 def labels_of_seg(folder: Path, image: DicomSeries, names: Mapping[int, str]) -> np.ndarray:
@@ -64,6 +75,12 @@ def labels_of_seg(folder: Path, image: DicomSeries, names: Mapping[int, str]) ->
             )
     mapped = table[labels]
     return mapped.astype(np.uint8) if mapped.max() < 256 else mapped
+
+
+def _told(header: Dataset) -> tuple[str, str]:
+    """Return the image of a reviewed SEG, none of another one, and when it was made."""
+    when = f"{header.get('ContentDate') or ''}{header.get('ContentTime') or ''}"
+    return "" if _automatic(header) else _referenced_series(header), when
 
 
 def _referenced_series(header: Dataset) -> str:

@@ -14,7 +14,7 @@ from pydicom import dcmread
 from monai_ext import __version__
 from monai_ext.base import ManifestError
 from monai_ext.label.dicomweb_client import fetch_series, find_series, store, study_of
-from monai_ext.label.dicomweb_labels import labels_of_seg, reviewed_segs
+from monai_ext.label.dicomweb_labels import ReviewedSegs, labels_of_seg
 from monai_ext.label.label_names import names_of_label
 from monai_ext.label.names import label_tag, series_uid
 from monai_ext.label.volume_files import write_volume
@@ -43,6 +43,7 @@ class DicomWebStudies(DICOMWebDatastore):
         self, client: DICOMwebClient, search_filter: Mapping[str, Any], cache: Path, names: Mapping[int, str]
     ) -> None:
         self.names = dict(names)
+        self._segs = ReviewedSegs(client)
         super().__init__(client, dict(search_filter), cache_path=str(cache))
 
     # Images
@@ -210,7 +211,7 @@ class DicomWebStudies(DICOMWebDatastore):
         return Path(self._datastore_path).resolve()
 
     def _final_segs(self) -> dict[str, tuple[str, str]]:
-        return reviewed_segs(self._client)
+        return self._segs.now()
 
     def _fetched_label(self, uid: str, series: str) -> Path:
         """Return a SEG as a NIfTI, made anew when the archive has another one than the last time."""
