@@ -22,9 +22,9 @@ from monai_ext.label.app_folder import AppSettings, read_app
 from monai_ext.label.bundle_model import BundleModel
 from monai_ext.label.dicomweb_client import connect
 from monai_ext.label.dicomweb_studies import DicomWebStudies
+from monai_ext.label.keeping import keep_results, what_to_keep
 from monai_ext.label.local_studies import LocalStudies
-from monai_ext.label.localization_task import HEAT_MAP, LesionCandidatesTask, LesionHeatTask, LesionMaskTask
-from monai_ext.label.names import label_tag
+from monai_ext.label.localization_task import LesionCandidatesTask, LesionHeatTask, LesionMaskTask
 from monai_ext.label.options import Option, coerced
 from monai_ext.label.scoring import ClassDice, ModelUncertainty
 from monai_ext.label.scribbles import HistogramScribbles
@@ -34,11 +34,6 @@ from monai_ext.label.training_task import CtSegmentationTraining
 from monai_ext.label.volume_task import KEPT, RESEARCH_ONLY
 
 SEGMENTATION, LESIONS = "ct_segmentation", "lesion_localization"
-_INFER = {
-    "save_label": Option(False),
-    "label_tag": Option("original", low=1, high=32),
-    "store_seg": Option(False),
-}
 _BATCH = {
     "images": Option("all", ("all", "labeled", "unlabeled")),
     "max_batch_size": Option(0, low=0, high=1_000_000),
@@ -144,9 +139,8 @@ class CtLabelApp(MONAILabelApp):
         task = self._infers.get(name)
         if task is None:
             raise SettingError(f"model {name[:60]!r}: choose one of {', '.join(self._infers)}", code="label.model")
-        asked = coerced({key: request[key] for key in _INFER if key in request}, _INFER, name)
-        tag = label_tag(asked["label_tag"])
         store = datastore or self.datastore()
+        wish = what_to_keep(request, name, store, task)
         image = request.get("image")
         known = not isinstance(image, os.PathLike)
         path = image if not known else self._path_of(store, image)
@@ -154,53 +148,20 @@ class CtLabelApp(MONAILabelApp):
         kept = told.pop(KEPT, {})
         try:
             if known:
-                self._keep(store, str(image), file, told, kept, asked | {"label_tag": tag}, task)
+                keep_results(wish, store, str(image), file, told, kept)
         except Exception:
             remove_file(file)
             raise
         finally:
             for extra in kept.values():
                 remove_file(extra)
-        return {"label": file, "tag": tag, "file": file, "params": told}
+        return {"label": file, "tag": wish.tag, "file": file, "params": told}
 
     def _path_of(self, store: Datastore, image: Any) -> str:
         if isinstance(store, DicomWebStudies):
             return str(store.image_for_models(image))
         path: str = store.get_image_uri(image)
         return path
-
-    def _keep(
-        self,
-        store: Datastore,
-        image: str,
-        file: str,
-        told: dict[str, Any],
-        kept: Mapping[str, str],
-        asked: Mapping[str, Any],
-        task: InferTask,
-    ) -> None:
-        """Put results into the datastore and, where asked, into the archive."""
-        if HEAT_MAP in kept:
-            store.save_label(image, kept[HEAT_MAP], HEAT_MAP, {})
-            told["heatmap_tag"] = HEAT_MAP
-        volume = file.endswith((".nii.gz", ".nii", ".nrrd"))
-        if asked["save_label"] and volume:
-            store.save_label(image, file, asked["label_tag"], {"model": told.get("bundle", "")})
-        if asked["store_seg"]:
-            if not isinstance(store, DicomWebStudies) or not volume:
-                raise SettingError(
-                    "store_seg: only label maps of images in a DICOMweb archive become SEG there; serve with "
-                    "--studies ADDRESS",
-                    code="label.store_seg",
-                )
-            path = store.seg_file(
-                image, Path(file), {number: name for name, number in task.labels.items()}, automatic=True
-            )
-            try:
-                store.send(path, image)
-            finally:
-                path.unlink()
-            told["seg_stored"] = True
 
     def batch_infer(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Run a model over the images of the datastore, one after another, and keep each result.

@@ -216,6 +216,20 @@ def scored(client: MONAILabelClient, server: Any, scans: Path) -> dict[str, Any]
     return {"got": got["oblique"], "ones": len(ones), "half": len(half), "twos": int((final == 2).sum())}
 
 
+@pytest.mark.parametrize(
+    ("model", "params", "sentence"),
+    [
+        ("ct_segmentation", {"save_label": True, "label_tag": "final"}, "none until somebody submits it"),
+        ("ct_segmentation", {"store_seg": True}, "images in a DICOMweb archive"),
+    ],
+)
+def test_what_cannot_be_kept_is_said_before_the_model_runs(
+    client: MONAILabelClient, model: str, params: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(MONAILabelClientException, match=sentence):
+        client.infer(model, "ras", params)
+
+
 def test_dice_is_that_of_each_class_by_closed_form(scored: dict[str, Any]) -> None:
     rest = scored["ones"] - scored["half"]
     expected = {
