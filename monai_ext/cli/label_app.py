@@ -41,9 +41,9 @@ def label_app(
     calibration: Annotated[Path | None, CALIBRATION] = None,
     settings: Annotated[list[str] | None, SET] = None,
 ) -> None:
-    """Write a MONAI Label app for 3D Slicer and OHIF.
+    r"""Write a MONAI Label app for 3D Slicer and OHIF.
 
-    Needs pip install 'monai-ext[label]'. Then serve it with label-serve.
+    Needs pip install 'monai-ext\[label]'. Then serve it with label-serve.
 
     Example: python -m monai_ext label-app --demo monai_ext_demo
 
@@ -74,12 +74,27 @@ def make_app(
     changed = _changes(settings or [])
     segmentation = localization = None
     if demo is not None:
+        _refuse_beside("--demo", weights, train, tiny, adapters, class_name, calibration, settings)
         segmentation, localization = _demo_parts(demo)
+    if adapters is None and demo is None:
+        _refuse_beside("no --adapters", calibration, class_name, changed["localization"])
+    if weights is None and not train and demo is None:
+        _refuse_beside("neither --weights nor --train", tiny, changed["segmentation"])
     if weights is not None or train:
         segmentation = segmentation_part(weights, tiny, changed["segmentation"])
     if adapters is not None:
         localization = localization_part(adapters, class_name or [], calibration, changed["localization"])
     return write_app(output, segmentation, localization)
+
+
+def _refuse_beside(what: str, *others: object) -> None:
+    """Refuse options that would have no effect."""
+    from monai_ext.base import SettingError
+
+    if any(others):
+        raise SettingError(
+            f"label-app: with {what} some of the other options have no effect; leave them out", code="label.options"
+        )
 
 
 def _demo_parts(demo: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:

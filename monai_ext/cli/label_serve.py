@@ -15,6 +15,9 @@ _STUDIES = typer.Option(
 _APP = typer.Option(help="Folder of the app; written first where models are given here.")
 _HOST = typer.Option(help="Address to listen on; others than 127.0.0.1 need an authenticating proxy in front.")
 _PORT = typer.Option(help="Port to listen on.")
+_ALLOW_HOST = typer.Option(
+    help="Name in the address under which a proxy or other machines reach the server; repeat.", show_default=False
+)
 _CORS = typer.Option(
     help="Origin of a web page that may use the server, such as https://viewer.example; repeat.", show_default=False
 )
@@ -26,6 +29,7 @@ def label_serve(
     host: Annotated[str, _HOST] = "127.0.0.1",
     port: Annotated[int, _PORT] = 8000,
     cors: Annotated[list[str] | None, _CORS] = None,
+    allow_host: Annotated[list[str] | None, _ALLOW_HOST] = None,
     demo: Annotated[Path | None, options.DEMO] = None,
     weights: Annotated[Path | None, options.WEIGHTS] = None,
     train: Annotated[bool, options.TRAIN] = False,
@@ -35,9 +39,9 @@ def label_serve(
     calibration: Annotated[Path | None, options.CALIBRATION] = None,
     settings: Annotated[list[str] | None, options.SET] = None,
 ) -> None:
-    """Serve both bundles to 3D Slicer and OHIF.
+    r"""Serve both bundles to 3D Slicer and OHIF.
 
-    Needs pip install 'monai-ext[label]'. Slicer's MONAI Label module and
+    Needs pip install 'monai-ext\[label]'. Slicer's MONAI Label module and
     OHIF connect to the address that is printed; with a DICOMweb archive
     OHIF opens at its /ohif/.
 
@@ -57,7 +61,8 @@ def label_serve(
         raise SettingError(
             "label-serve: MONAI Label is missing; pip install 'monai-ext[label]'", code="label.extra"
         ) from error
-    if any((demo, weights, train, adapters)):
+    hosts = [*(allow_host or []), *([] if is_loopback(host) or host in ("0.0.0.0", "::") else [host])]
+    if any((demo, weights, train, tiny, adapters, class_name, calibration, settings)):
         options.make_app(app, demo, weights, train, tiny, adapters, class_name, calibration, settings)
     read_app(app)
     command = server_command(app, studies, host, port)
@@ -70,4 +75,4 @@ def label_serve(
         console.print(
             "others can reach this: put an authenticating proxy in front (docs/how-to/monai-label.md)", style="yellow"
         )
-    run_server(command, server_environment(app, cors or [], os.environ))
+    run_server(command, server_environment(app, cors or [], hosts, os.environ))

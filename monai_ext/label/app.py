@@ -17,7 +17,7 @@ from monailabel.tasks.activelearning.random import Random
 from monailabel.utils.others.generic import remove_file
 
 from monai_ext._version import __version__
-from monai_ext.base import InputError, SettingError
+from monai_ext.base import InputError, ScanError, SettingError
 from monai_ext.label.app_folder import AppSettings, read_app
 from monai_ext.label.bundle_model import BundleModel
 from monai_ext.label.dicomweb_client import connect
@@ -86,7 +86,7 @@ class CtLabelApp(MONAILabelApp):
             return DicomWebStudies(
                 connect(studies.strip().rstrip("/")), settings.MONAI_LABEL_DICOMWEB_SEARCH_FILTER, cache, self.names
             )
-        return LocalStudies(studies, auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD)
+        return LocalStudies(studies, settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD, self.names)
 
     def init_infers(self) -> dict[str, InferTask]:
         """Return the models."""
@@ -144,7 +144,12 @@ class CtLabelApp(MONAILabelApp):
         image = request.get("image")
         known = not isinstance(image, os.PathLike)
         path = image if not known else self._path_of(store, image)
-        file, told = task({**request, "image": str(path), **({"case": image} if known else {})})
+        try:
+            file, told = task({**request, "image": str(path), **({"case": image} if known else {})})
+        except ScanError:
+            if known and isinstance(store, DicomWebStudies):
+                store.forget(str(image))
+            raise
         kept = told.pop(KEPT, {})
         try:
             if known:

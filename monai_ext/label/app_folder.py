@@ -7,6 +7,7 @@ from pathlib import Path
 from shutil import copyfile
 from typing import Any
 
+from monai_ext import bundle_path
 from monai_ext.base import SettingError, WeightsError, WriteError, check_output, inside, replacing
 
 MAIN = '''"""MONAI Label looks here for an app; what it serves stands in app.json."""
@@ -84,8 +85,8 @@ def write_app(folder: Path, segmentation: dict[str, Any] | None, localization: d
         The folder.
 
     Raises:
-        SettingError: nothing to serve.
-        WriteError: the folder holds something else than an app.
+        SettingError: nothing to serve, or an entry that the bundle's configuration does not have.
+        WriteError: the folder holds something else than an app, or an app with weights that would be left out.
         WeightsError: a file of weights is missing.
     """
     if segmentation is None and localization is None:
@@ -94,6 +95,14 @@ def write_app(folder: Path, segmentation: dict[str, Any] | None, localization: d
     if folder.is_dir() and any(folder.iterdir()) and not (folder / _DESCRIPTION).is_file():
         raise WriteError(f"{folder.name}: the folder holds something else; choose a new one", code="label.folder")
     described = {"segmentation": segmentation, "localization": localization}
+    for part in filter(None, described.values()):
+        _check_settings(part)
+        kept = [name for name, source in part["files"].items() if source is None and (folder / _PLACES[name]).exists()]
+        if kept:
+            raise WriteError(
+                f"{folder.name}: the app there has weights already; choose a new folder to begin without",
+                code="label.folder",
+            )
     for part in filter(None, described.values()):
         for setting, source in part["files"].items():
             if source is not None:
@@ -114,17 +123,29 @@ def read_app(folder: Path) -> AppSettings:
         ManifestError: its weights lie outside the folder.
     """
     try:
+        (folder / "main.py").read_bytes()
         content = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
         found = AppSettings(content["segmentation"], content["localization"])
         names = [name for part in (found.segmentation, found.localization) if part for name in part["files"].values()]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SettingError(
-            f"{folder.name}: no app ({_DESCRIPTION} is missing or damaged); write one with label-app",
+            f"{folder.name}: no app ({_DESCRIPTION} or main.py is missing or damaged); write one with label-app",
             code="label.folder",
         ) from error
     for name in names:
         inside(folder, name)
     return found
+
+
+def _check_settings(part: Mapping[str, Any]) -> None:
+    folder = Path(bundle_path(part["bundle"])) / "configs"
+    known = set(json.loads((folder / "inference.json").read_text(encoding="utf-8")))
+    unknown = [name for name in part["settings"] if name.partition("#")[0] not in known]
+    if unknown:
+        raise SettingError(
+            f"--set {unknown[0]}: no entry of {part['bundle']}/configs/inference.json; look there for its name",
+            code="setting.set",
+        )
 
 
 def _copy(source: Path, target: Path) -> None:

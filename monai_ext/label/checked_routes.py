@@ -3,7 +3,6 @@
 Handlers are plain functions, which FastAPI runs in threads: an inference does not hold up the others' requests.
 """
 
-import json
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -28,6 +27,7 @@ from monai_ext.label.local_studies import IMAGE_ENDINGS
 from monai_ext.label.names import ending_of
 from monai_ext.label.names import session_id as checked_session
 from monai_ext.label.options import Option, coerced
+from monai_ext.label.told_info import json_object
 
 _USER = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))
 _ADMIN = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN))
@@ -41,21 +41,6 @@ def the_app() -> CtLabelApp:
     """Return the app that is served."""
     app: CtLabelApp = app_instance()
     return app
-
-
-def entries(text: str | None) -> dict[str, Any]:
-    """Return the JSON object of a form field.
-
-    Raises:
-        SettingError: it is none.
-    """
-    try:
-        found = json.loads(text or "{}")
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise SettingError('params: no JSON object; send such as {"device": "cpu"}', code="label.params")
-    return found
 
 
 def passing() -> Iterator[Path]:
@@ -89,12 +74,13 @@ def infer(
     user: User = _USER,
 ) -> Any:
     """Run a model on an image of the datastore, of a session or of the request itself."""
-    app, wanted = the_app(), entries(params)
+    app, wanted = the_app(), json_object(params)
     wanted |= {"model": model, "image": _image(app, folder, image, session_id, file)}
     wanted["label"] = str(received(label, IMAGE_ENDINGS, folder)) if label else None
+    if output == ResultType.dicom_seg and (not isinstance(app.datastore(), DicomWebStudies) or not image):
+        raise SettingError("output: DICOM SEG is for images of a DICOMweb archive alone", code="label.output")
     result = app.infer(wanted)
     if output == ResultType.dicom_seg:
-        tasks.add_task(remove_file, result["file"])
         return _seg(app, tasks, model, image, Path(result["file"]))
     return send_response(app.datastore(), result, output, tasks)
 
@@ -114,10 +100,12 @@ def _image(app: CtLabelApp, folder: Path, image: str, session: str, file: Upload
 
 
 def _seg(app: CtLabelApp, tasks: BackgroundTasks, model: str, image: str, label: Path) -> Response:
-    store, task = app.datastore(), app._infers[model]
-    if not isinstance(store, DicomWebStudies) or not image:
-        raise SettingError("output: DICOM SEG is for images of a DICOMweb archive alone", code="label.output")
-    path = store.seg_file(image, label, {number: name for name, number in task.labels.items()}, automatic=True)
+    store: DicomWebStudies = app.datastore()
+    names = {number: name for name, number in app._infers[model].labels.items()}
+    try:
+        path = store.seg_file(image, label, names, automatic=True)
+    finally:
+        remove_file(str(label))
     tasks.add_task(remove_file, str(path))
     return Response(path.read_bytes(), media_type="application/dicom")
 

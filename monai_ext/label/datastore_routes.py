@@ -12,8 +12,10 @@ from monailabel.interfaces.datastore import DefaultLabelTag
 from monailabel.utils.others.generic import get_mime_type
 
 from monai_ext.base import SettingError
-from monai_ext.label.checked_routes import Passing, entries, received, the_app
+from monai_ext.label.checked_routes import Passing, received, the_app
 from monai_ext.label.local_studies import IMAGE_ENDINGS
+from monai_ext.label.names import HEAT_MAP
+from monai_ext.label.told_info import told_info
 
 _USER = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))
 _ADMIN = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN))
@@ -43,7 +45,7 @@ def add_image(
     """Take in an image."""
     path = received(file, IMAGE_ENDINGS, folder)
     name = image or Path(str(file.filename)).name.removesuffix("".join(path.suffixes))
-    return {"image": the_app().datastore().add_image(name, str(path), _info(params, user))}
+    return {"image": the_app().datastore().add_image(name, str(path), told_info(params))}
 
 
 @router.delete("/")
@@ -70,7 +72,7 @@ def image_info(image: str, user: User = _USER) -> Any:
 @router.put("/image/info")
 def update_image_info(image: str, info: str = Form("{}"), user: User = _ANNOTATOR) -> Any:
     """Add to what is kept about an image."""
-    return the_app().datastore().update_image_info(image, _info(info, user))
+    return the_app().datastore().update_image_info(image, told_info(info))
 
 
 @router.put("/label")
@@ -84,7 +86,9 @@ def save_label(
 ) -> Any:
     """Keep a label of an image."""
     path = received(label, IMAGE_ENDINGS, folder)
-    kept = the_app().datastore().save_label(image, str(path), tag or DefaultLabelTag.FINAL.value, _info(params, user))
+    if tag == HEAT_MAP:
+        raise SettingError(f"label tag {HEAT_MAP}: kept by the models themselves; give another one", code="label.tag")
+    kept = the_app().datastore().save_label(image, str(path), tag or DefaultLabelTag.FINAL.value, told_info(params))
     return {"image": image, "label": kept}
 
 
@@ -111,18 +115,10 @@ def label_info(label: str, tag: str, user: User = _USER) -> Any:
 @router.put("/label/info")
 def update_label_info(label: str, tag: str, info: str = Form("{}"), user: User = _ANNOTATOR) -> Any:
     """Add to what is kept about a label."""
-    return the_app().datastore().update_label_info(label, tag, _info(info, user))
+    return the_app().datastore().update_label_info(label, tag, told_info(info))
 
 
 def _file(path: str, what: str) -> FileResponse:
     if not path or not Path(path).is_file():
         raise HTTPException(404, f"no such {what}; the list of images shows those known")
     return FileResponse(path, media_type=get_mime_type(path), filename=Path(path).name)
-
-
-def _info(text: str, user: User) -> dict[str, Any]:
-    """Return what a client tells about a file; names of users stay out, for anyone may read it."""
-    info = entries(text)
-    if len(text) > 100_000:
-        raise SettingError("params: more than 100000 letters; send less", code="label.params")
-    return info

@@ -1,11 +1,13 @@
 """What the app asks of a PACS over DICOMweb (PS3.18): which series it has, the files of one, a SEG to keep."""
 
+import shutil
 import tempfile
-import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import requests
 from dicomweb_client import DICOMwebClient
 from dicomweb_client.session_utils import create_session_from_user_pass
 from monailabel.config import settings
@@ -14,9 +16,32 @@ from pydicom.dataset import Dataset
 
 from monai_ext.base import ManifestError, WriteError
 from monai_ext.label.names import series_uid
+from monai_ext.volumes import quiet_pydicom
 
 # As they are stored: some archives cannot decompress what they hold, and every codec is read here.
 _AS_STORED = (("application/dicom", "*"),)
+
+
+@contextmanager
+def asking() -> Iterator[None]:
+    """Turn trouble with the archive into one sentence, and keep headers out of the log, which pydicom quotes there.
+
+    Raises:
+        ManifestError: it does not answer, or refuses.
+    """
+    try:
+        with quiet_pydicom():
+            yield
+    except requests.HTTPError as error:
+        code = error.response.status_code if error.response is not None else "an error"
+        raise ManifestError(
+            f"archive: answers {code}; check its address (--studies), user and password, and its log",
+            code="label.archive",
+        ) from error
+    except requests.RequestException as error:
+        raise ManifestError(
+            "archive: does not answer; check that it runs, and its address (--studies)", code="label.archive"
+        ) from error
 
 
 def connect(url: str) -> DICOMwebClient:
@@ -37,12 +62,19 @@ def connect(url: str) -> DICOMwebClient:
 
 def find_series(client: DICOMwebClient, filters: Mapping[str, Any]) -> dict[str, str]:
     """Return the study of each series that fits, by UID."""
-    found = {}
-    for row in client.search_for_series(search_filters=dict(filters)):
-        data = Dataset.from_json(row)
-        series, study = str(data.get("SeriesInstanceUID") or ""), str(data.get("StudyInstanceUID") or "")
-        if series and study:
-            found[series_uid(series)] = series_uid(study)
+    return {series: study for series, study, _ in _rows(client, filters)}
+
+
+def _rows(client: DICOMwebClient, filters: Mapping[str, Any]) -> list[tuple[str, str, int | None]]:
+    """Return series, study and, where the archive tells it, the number of instances."""
+    found = []
+    with asking():
+        for row in client.search_for_series(search_filters=dict(filters)):
+            data = Dataset.from_json(row)
+            series, study = str(data.get("SeriesInstanceUID") or ""), str(data.get("StudyInstanceUID") or "")
+            count = data.get("NumberOfSeriesRelatedInstances")
+            if series and study:
+                found.append((series_uid(series), series_uid(study), None if count is None else int(count)))
     return found
 
 
@@ -60,28 +92,34 @@ def study_of(client: DICOMwebClient, series: str) -> str:
 
 def headers_of(client: DICOMwebClient, study: str, series: str) -> list[Dataset]:
     """Return the headers of a series' instances."""
-    return [Dataset.from_json(row) for row in client.retrieve_series_metadata(study, series)]
+    with asking():
+        return [Dataset.from_json(row) for row in client.retrieve_series_metadata(study, series)]
 
 
 def fetch_series(client: DICOMwebClient, series: str, folder: Path) -> Path:
-    """Fetch a series into a folder of its own, whole or not at all.
+    """Fetch a series into a folder of its own, whole or not at all; again where the archive has come to hold more.
 
     Raises:
         ManifestError: the archive has no such series, or sends instances of another one.
     """
+    wanted = {"SeriesInstanceUID": series_uid(series)}
+    row = next((row for row in _rows(client, wanted) if row[0] == series), None)
+    if row is None:
+        raise ManifestError(f"{series}: the archive has no such series; refresh the list", code="label.image")
+    _, study, count = row
     if folder.is_dir():
-        return folder
-    study = study_of(client, series)
+        if count in (None, len(list(folder.iterdir()))):
+            return folder
+        shutil.rmtree(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetching-") as place:
         whole = Path(place) / "series"
         whole.mkdir()
-        instances = client.retrieve_series(study, series, media_types=_AS_STORED)
-        for number, instance in enumerate(instances):
-            if str(instance.get("SeriesInstanceUID")) != series:
-                raise ManifestError(f"{series}: the archive sent an instance of another series", code="label.archive")
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # pydicom quotes values that break the standard
+        with asking():
+            instances = client.retrieve_series(study, series, media_types=_AS_STORED)
+            for number, instance in enumerate(instances):
+                if str(instance.get("SeriesInstanceUID")) != series:
+                    raise ManifestError(f"{series}: the archive sent another series' instance", code="label.archive")
                 instance.save_as(whole / f"{number:05d}.dcm")
         if not instances:
             raise ManifestError(f"{series}: the archive sent no instances; refresh the list", code="label.archive")
@@ -95,7 +133,8 @@ def store(client: DICOMwebClient, instance: Dataset, case: str) -> None:
     Raises:
         WriteError: it was refused.
     """
-    reply = client.store_instances([instance])
+    with asking():
+        reply = client.store_instances([instance])
     kept = [str(item.ReferencedSOPInstanceUID) for item in reply.get("ReferencedSOPSequence") or []]
     if reply.get("FailedSOPSequence") or str(instance.SOPInstanceUID) not in kept:
         raise WriteError(f"{case}: the archive did not keep the result; see its log", code="label.archive", case=case)

@@ -62,6 +62,7 @@ def labels_of_seg(folder: Path, image: DicomSeries, names: Mapping[int, str]) ->
     labels, told = read_dicom_seg(files[0], image.headers(), case=image.case)
     own = {name.casefold(): number for number, name in names.items()}
     table = np.zeros(max((0, *told)) + 1, np.int32)
+    taken: dict[int, int] = {}
     for number, name in told.items():
         if not (labels == number).any():
             continue
@@ -70,6 +71,13 @@ def labels_of_seg(folder: Path, image: DicomSeries, names: Mapping[int, str]) ->
             raise LabelError(
                 f"{image.case}: segment {number} of its SEG is none of the models' labels, of which "
                 f"{names[number]} has that number; number it otherwise",
+                code="label.names",
+                case=image.case,
+            )
+        if (other := taken.setdefault(int(table[number]), number)) != number:
+            raise LabelError(
+                f"{image.case}: segments {other} and {number} of its SEG would be one label, {table[number]}; name and "
+                "number them apart",
                 code="label.names",
                 case=image.case,
             )

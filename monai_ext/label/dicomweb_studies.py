@@ -1,5 +1,6 @@
 """A PACS as the server's datastore: series are fetched once, labels are DICOM SEG with the model's ids and names."""
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,17 @@ from monailabel.interfaces.datastore import DefaultLabelTag
 from pydicom import dcmread
 
 from monai_ext import __version__
-from monai_ext.base import ManifestError
+from monai_ext.base import ManifestError, ScanError
 from monai_ext.label.dicomweb_client import fetch_series, find_series, store, study_of
 from monai_ext.label.dicomweb_labels import ReviewedSegs, labels_of_seg
 from monai_ext.label.label_names import names_of_label
-from monai_ext.label.names import label_tag, series_uid
+from monai_ext.label.names import HEAT_MAP, label_tag, series_uid
 from monai_ext.label.volume_files import write_volume
-from monai_ext.label.volume_task import new_file
+from monai_ext.label.volume_task import new_file, removed_on_error
 from monai_ext.outputs.dicom_seg import write_dicom_seg
-from monai_ext.volumes import DicomSeries, open_series, read_labels
+from monai_ext.volumes import DicomSeries, open_series, quiet_pydicom, read_labels
 
-FINAL, ORIGINAL = DefaultLabelTag.FINAL.value, DefaultLabelTag.ORIGINAL.value
+FINAL = DefaultLabelTag.FINAL.value
 
 
 class DicomWebStudies(DICOMWebDatastore):
@@ -60,11 +61,20 @@ class DicomWebStudies(DICOMWebDatastore):
             ScanError, GeometryError: it is refused.
         """
         uid = series_uid(id)
-        return open_series(fetch_series(self._client, uid, self._root / "series" / uid), uid)
+        try:
+            return open_series(self.image_for_models(uid), uid)
+        except ScanError:
+            self.forget(uid)
+            raise
 
     def image_for_models(self, id: str) -> Path:
         """Return the folder of a series, where models read it from."""
-        return self.series(id).files[0].parent
+        uid = series_uid(id)
+        return fetch_series(self._client, uid, self._root / "series" / uid)
+
+    def forget(self, id: str) -> None:
+        """Fetch a series anew the next time: it was refused, and may be mended in the archive."""
+        shutil.rmtree(self._root / "series" / series_uid(id), ignore_errors=True)
 
     def get_image_uri(self, id: str) -> str:
         """Return a series as a NIfTI of the same voxels, for clients and for training."""
@@ -153,7 +163,7 @@ class DicomWebStudies(DICOMWebDatastore):
                 self.send(path, uid)
             finally:
                 path.unlink()
-        elif tag == ORIGINAL:
+        elif tag != HEAT_MAP:  # the models' own, which is no label map
             read_labels(filename, like=self.series(uid).read(), case=uid)
         return str(LocalDatastore.save_label(self, uid, filename, tag, kept))
 
@@ -181,23 +191,26 @@ class DicomWebStudies(DICOMWebDatastore):
         series = self.series(id)
         found = read_labels(label, like=series.read(), classes=list(names), case=id)
         path = new_file(".dcm")
-        write_dicom_seg(
-            path,
-            found.voxels,
-            series.affine,
-            series.headers(),
-            names,
-            algorithm="monai-ext",
-            version=__version__,
-            series_description="Segmentation, not reviewed" if automatic else "Segmentation, reviewed",
-            automatic=automatic,
-            case=id,
-        )
+        with removed_on_error(path):
+            write_dicom_seg(
+                path,
+                found.voxels,
+                series.affine,
+                series.headers(),
+                names,
+                algorithm="monai-ext",
+                version=__version__,
+                series_description="Segmentation, not reviewed" if automatic else "Segmentation, reviewed",
+                automatic=automatic,
+                case=id,
+            )
         return path
 
     def send(self, path: Path, id: str) -> None:
         """Store a DICOM file in the archive."""
-        store(self._client, dcmread(path), id)
+        with quiet_pydicom():
+            instance = dcmread(path)
+        store(self._client, instance, id)
 
     def datalist(self, full_path: bool = True) -> list[dict[str, Any]]:
         """Return the images that have a final label, both as NIfTI, for training."""

@@ -10,8 +10,7 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from monai_ext.base import SettingError
 from monai_ext.label.dicomweb_studies import DicomWebStudies
-from monai_ext.label.localization_task import HEAT_MAP
-from monai_ext.label.names import label_tag
+from monai_ext.label.names import HEAT_MAP, label_tag
 from monai_ext.label.options import Option, coerced
 
 _OPTIONS = {

@@ -12,13 +12,13 @@ from monailabel.interfaces.tasks.infer_v2 import InferType
 from monailabel.utils.others.detection import create_slicer_detection_json
 
 from monai_ext.label.bundle_model import BundleModel, BundleResult
+from monai_ext.label.names import HEAT_MAP
 from monai_ext.label.options import Option
 from monai_ext.label.volume_files import converted, write_volume
-from monai_ext.label.volume_task import Answer, VolumeTask, new_file
+from monai_ext.label.volume_task import Answer, VolumeTask, new_file, number_of, removed_on_error
 from monai_ext.outputs.anomaly_writer import min_voxels
 from monai_ext.outputs.candidates import find_candidates
 
-HEAT_MAP = "heatmap"  # the tag under which the server keeps the map of log-odds
 # Viewers show label maps, few show maps of numbers: the map is cut where the score, 1 / (1 + exp(-log-odds)), is this.
 BANDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -37,13 +37,10 @@ class LesionTask(VolumeTask):
     def __init__(
         self, model: BundleModel, classes: Sequence[str], kind: str, labels: Mapping[str, int], description: str
     ) -> None:
-        options = {
-            "class_name": Option(classes[0], classes),
-            "min_volume_mm3": Option(float(model.content("min_volume_mm3")), low=0.0, high=1e7),
-            "assume_hu": Option(False),
-        }
-        if model.settings.get("calibration_file") is None:
-            options["threshold"] = Option(float(model.content("threshold")), low=-100.0, high=100.0)
+        options = {"class_name": Option(classes[0], classes), "assume_hu": Option(False)}
+        if model.settings.get("calibration_file") is None:  # a calibration holds for one threshold and size
+            options["threshold"] = Option(number_of(model, "threshold"), low=-100.0, high=100.0)
+            options["min_volume_mm3"] = Option(number_of(model, "min_volume_mm3"), low=0.0, high=1e7)
         super().__init__(model, kind, labels, description, options)
 
     def settings(self, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,7 +76,8 @@ class LesionMaskTask(LesionTask):
         mask = result.file("_mask.nii.gz")
         assert mask is not None, "the bundle's writer raises where it writes nothing"
         path = new_file(options["result_extension"])
-        converted(mask, path, options["result_dtype"] or None, options["result_compress"])
+        with removed_on_error(path):
+            converted(mask, path, options["result_dtype"] or None, options["result_compress"])
         return Answer(path, self.found(result, case), self.kept(result))
 
 

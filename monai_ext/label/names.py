@@ -4,6 +4,7 @@ import re
 
 from monai_ext.base import ManifestError
 
+HEAT_MAP = "heatmap"  # the tag under which the server keeps a model's map of log-odds
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")  # PS3.5 chapter 9
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 _SESSION = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -16,7 +17,12 @@ def image_id(value: object) -> str:
         ManifestError: it is no base name, hidden, too long, or cannot be printed.
     """
     text = value if isinstance(value, str) else ""
-    if not 1 <= len(text) <= 200 or text.startswith(".") or any(sign in text for sign in "/\\") or _unprintable(text):
+    if (
+        not 1 <= len(text.encode(errors="replace")) <= 200
+        or text.startswith(".")
+        or any(sign in text for sign in "/\\")
+        or _unprintable(text)
+    ):
         raise ManifestError(
             f"image id {_short(value)}: no plain name; give the id that the list of images shows, without a folder",
             code="label.image_id",

@@ -73,10 +73,8 @@ def _coerced(name: str, value: Any, option: Option, task: str) -> Any:
     if typed is None:
         raise _refusal(task, name, value, {bool: "true or false", int: "a whole number", float: "a number"}, kind)
     if option.choices and typed not in option.choices:
-        raise SettingError(
-            f"{task}: {name} is {_short(value)}; give one of {', '.join(map(str, option.choices))}",
-            code="label.choice",
-        )
+        listed = ", ".join(str(choice) for choice in option.choices if choice != "")
+        raise SettingError(f"{task}: {name} is {_short(value)}; give one of {listed}", code="label.choice")
     size = len(typed) if isinstance(typed, str) else typed
     if not option.choices and kind is not bool and not option.low <= size <= option.high:
         what = "letters" if kind is str else "it"
@@ -97,7 +95,7 @@ def _as_number(value: Any, kind: type) -> Any:
         return None
     try:
         number = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if kind is float:
         return number if abs(number) < float("inf") else None

@@ -2,26 +2,30 @@
 
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import monailabel
 import requests
 from fastapi import APIRouter, Depends, File, HTTPException, Request, UploadFile
-from fastapi.responses import FileResponse, RedirectResponse, Response
+from fastapi.responses import FileResponse, HTMLResponse, Response
 from monailabel.config import settings
 from monailabel.endpoints import model as served_model
 from monailabel.endpoints.user.auth import RBAC, User
 
 from monai_ext.label.checked_routes import the_app
+from monai_ext.label.dicomweb_client import asking
 from monai_ext.label.local_studies import IMAGE_ENDINGS
 from monai_ext.label.names import ending_of, session_id
+from monai_ext.label.volume_task import RESEARCH_ONLY
 
 _USER = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))
 _ADMIN = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_ADMIN))
 _OHIF = Path(monailabel.__file__).parent / "endpoints" / "static" / "ohif"
 # Else OHIF asks Google for its fonts, and tells it where patients are looked at.
 _OWN_ALONE = "default-src 'self' 'unsafe-inline' 'unsafe-eval' blob: data:"
+_DICOMWEB = ("studies", "series", "instances")
 _PASSED_ON = ("accept", "content-type")
 _PASSED_BACK = ("content-type", "etag", "last-modified")
 
@@ -31,8 +35,12 @@ router = APIRouter()
 
 @router.get("/", include_in_schema=False)
 def start() -> Response:
-    """Lead to the description of all addresses."""
-    return RedirectResponse("docs")
+    """Say what this is, and where to go on."""
+    return HTMLResponse(
+        f"<!doctype html><title>monai-ext</title><h1>monai-ext</h1><p>A MONAI Label server. {RESEARCH_ONLY}</p>"
+        '<p>3D Slicer\'s MONAI Label module takes this address. <a href="info/">What is served</a>, '
+        '<a href="openapi.json">all addresses</a>, <a href="ohif/">OHIF</a> (on a DICOMweb archive).</p>'
+    )
 
 
 @router.put("/session/", tags=["Session"])
@@ -127,22 +135,23 @@ def _ask_archive(request: Request, path: str, body: bytes) -> Response:
         "stow": settings.MONAI_LABEL_STOW_PREFIX,
     }
     parts = (rest if operation in prefixes else path).split("/")
-    if any(part in ("", ".", "..") or not _harmless(part) for part in parts):
+    if parts[0] not in _DICOMWEB or any(part in ("", ".", "..") or not _harmless(part) for part in parts):
         raise HTTPException(400, "proxy: no DICOMweb address; ask for studies, series, instances or frames")
     if request.method == "POST" and (operation != "stow" or parts[0] != "studies"):
         raise HTTPException(403, "proxy: only instances to store can be sent")
     prefix = [prefixes[operation]] if prefixes.get(operation) else []
     password = settings.MONAI_LABEL_DICOMWEB_PASSWORD
-    answer = requests.request(
-        request.method,
-        "/".join([address, *prefix, *parts]),
-        params=list(request.query_params.multi_items()),
-        data=body or None,
-        headers={name: request.headers[name] for name in _PASSED_ON if name in request.headers},
-        auth=(settings.MONAI_LABEL_DICOMWEB_USERNAME, password) if password else None,
-        timeout=settings.MONAI_LABEL_DICOMWEB_PROXY_TIMEOUT,
-        allow_redirects=False,
-    )
+    with asking():
+        answer = requests.request(
+            request.method,
+            "/".join([address, *prefix, *parts]),
+            params=list(request.query_params.multi_items()),
+            data=body or None,
+            headers={name: request.headers[name] for name in _PASSED_ON if name in request.headers},
+            auth=(settings.MONAI_LABEL_DICOMWEB_USERNAME, password) if password else None,
+            timeout=settings.MONAI_LABEL_DICOMWEB_PROXY_TIMEOUT,
+            allow_redirects=False,
+        )
     back = {name: answer.headers[name] for name in _PASSED_BACK if name in answer.headers}
     return Response(answer.content, answer.status_code, back)
 
@@ -154,7 +163,8 @@ def _harmless(part: str) -> bool:
 @router.get("/ohif/{path:path}", include_in_schema=False)
 def ohif(path: str, user: User = _USER) -> Response:
     """Return a file of OHIF, which lies inside MONAI Label, and its page for its own addresses."""
-    file = (_OHIF / path).resolve()
-    if not file.is_file() or not file.is_relative_to(_OHIF.resolve()):
-        file = _OHIF / "index.html"
+    file = _OHIF / "index.html"
+    with suppress(OSError, ValueError):  # names that no file has
+        asked = (_OHIF / path).resolve()
+        file = asked if asked.is_file() and asked.is_relative_to(_OHIF.resolve()) else file
     return FileResponse(file, headers={"Content-Security-Policy": _OWN_ALONE})

@@ -8,7 +8,7 @@ from typing import Any
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 
-from monai_ext.base import InputError
+from monai_ext.base import InputError, WeightsError, is_number
 from monai_ext.label.options import Option, coerced
 from monai_ext.label.segmentation_task import CtSegmentationTask
 from monai_ext.metrics import case_scores
@@ -34,14 +34,18 @@ class ClassDice(ScoringMethod):
         """Score every image that has both labels; the result is kept with the image too.
 
         Returns:
-            Of each image the Dice by class name and their mean; a class absent from both is left out.
+            Of each image the Dice by class name and their mean; a class absent from both is left out. Of one whose
+            labels cannot be read, the reason as ``error``.
         """
         tags = coerced(request, self.options, "scoring")
-        scores = {}
+        scores: dict[str, dict[str, Any]] = {}
         for image in sorted(datastore.list_images()):
             have = datastore.get_labels_by_image_id(image)
             if tags["y"] in have and tags["y_pred"] in have:
-                scores[image] = self._score(image, datastore, tags)
+                try:
+                    scores[image] = self._score(image, datastore, tags)
+                except InputError as error:  # the other images are worth their scores
+                    scores[image] = {"error": str(error)}
                 datastore.update_image_info(image, {"dice": scores[image]})
         return scores
 
@@ -77,7 +81,7 @@ class ModelUncertainty(ScoringMethod):
         done = 0
         for image in sorted(datastore.get_unlabeled_images()):
             known = datastore.get_image_info(image)
-            if known.get("uncertainty_of") == version and version:
+            if known.get("uncertainty_of") == version and version and is_number(known.get(UNCERTAINTY)):
                 scores[image] = float(known[UNCERTAINTY])
             elif not most or done < most:
                 done += 1
@@ -87,6 +91,8 @@ class ModelUncertainty(ScoringMethod):
     def _score(self, image: str, datastore: Datastore, version: int) -> dict[str, float]:
         try:
             entropy = self.task.uncertainty(datastore.get_image_uri(image), image)
+        except WeightsError:
+            raise
         except InputError as error:
             logging.getLogger("monai_ext").warning("uncertainty: %s", error)
             return {}

@@ -3,7 +3,8 @@
 import tempfile
 import time
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.utils.others.generic import device_list, name_to_device
 
-from monai_ext.base import WeightsError, case_id
+from monai_ext.base import SettingError, WeightsError, case_id, is_number
 from monai_ext.label.bundle_model import BundleModel, BundleResult
 from monai_ext.label.options import DTYPES, EXTENSIONS, Option, coerced, shown_options
 
@@ -43,6 +44,18 @@ def common_options() -> dict[str, Option]:
         "result_dtype": Option("", ("", *DTYPES), shown=False),
         "result_compress": Option(True, shown=False),
     }
+
+
+def number_of(model: BundleModel, name: str) -> float:
+    """Return a number of a bundle's configuration.
+
+    Raises:
+        SettingError: whoever serves has set something else.
+    """
+    value = model.content(name)
+    if not is_number(value):
+        raise SettingError(f"{name}: {value!r} is no number; set another one (--set)", code="setting.number")
+    return float(value)
 
 
 class VolumeTask(InferTask):
@@ -129,6 +142,16 @@ class VolumeTask(InferTask):
     @abstractmethod
     def answer(self, result: BundleResult, case: str, options: Mapping[str, Any]) -> Answer:
         """Turn what the bundle wrote into a file for the client and what to tell beside."""
+
+
+@contextmanager
+def removed_on_error(path: Path) -> Iterator[None]:
+    """Leave no file behind that nobody will be told of."""
+    try:
+        yield
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def new_file(ending: str) -> Path:

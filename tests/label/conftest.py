@@ -202,7 +202,9 @@ def stored_series(orthanc: Orthanc, repaired_jpeg2000: Path) -> StoredSeries:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, app: Path, studies: str, settings: dict[str, str]) -> Iterator[LabelServer]:
+def serving(
+    folder: Path, app: Path, studies: str, settings: dict[str, str], answers: int = 200
+) -> Iterator[LabelServer]:
     """Start the real label server as a user does, in an environment whose every writable place is known."""
     import requests
 
@@ -219,10 +221,16 @@ def serving(folder: Path, app: Path, studies: str, settings: dict[str, str]) -> 
     with server.log.open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out, env=environment, cwd=folder, start_new_session=True)
     try:
-        wait_for(lambda: requests.get(f"{server.url}/info/", timeout=30).ok, process, server.log)
+        wait_for(lambda: requests.get(f"{server.url}/info/", timeout=90).status_code == answers, process, server.log)
         yield server
     finally:
         stop(process)
+
+
+@pytest.fixture(scope="session")
+def start_server() -> Callable[..., contextlib.AbstractContextManager[LabelServer]]:
+    """Starts a label server of a test's own."""
+    return serving
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """The real server on a real PACS: series in, SEG out, and a final label that keeps the models' ids and names."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -241,6 +242,8 @@ def test_only_series_of_the_archive_are_images(dicomweb_server: Any, image: str)
         ("POST", "wado/studies"),
         ("POST", "stow/%2e%2e/instances"),
         ("GET", "qido//system"),
+        ("GET", "servers"),
+        ("GET", "info"),
     ],
 )
 def test_the_proxy_reaches_dicomweb_alone(dicomweb_server: Any, orthanc: Any, method: str, path: str) -> None:
@@ -285,3 +288,33 @@ def test_final_labels_train_the_model(dicomweb_server: Any, stored_series: Any, 
     got = requests.post(url, json={"max_epochs": 1, "device": "cpu"}, timeout=WAIT_S)
     assert got.ok, got.text
     assert got.json()["scans"] == 1
+
+
+def test_a_series_that_was_mended_is_read_anew(dicomweb_server: Any, orthanc: Any, stored_series: Any) -> None:
+    """A slice is missing at first; then the archive gets it."""
+    copies = []
+    for number, dataset in enumerate(stored_series.datasets[:5]):
+        copy = pydicom.dcmread(dataset.filename)
+        copy.SeriesInstanceUID, copy.SOPInstanceUID = "2.25.9001", f"2.25.9002{number}"
+        copy.file_meta.MediaStorageSOPInstanceUID = copy.SOPInstanceUID
+        copies.append(copy)
+    url = f"{dicomweb_server.url}/infer/ct_segmentation?image=2.25.9001&output=json"
+    try:
+        with orthanc.client() as client:
+            client.store_instances([*copies[:2], *copies[3:]])
+            first = requests.post(url, timeout=WAIT_S)
+            client.store_instances([copies[2]])
+            second = requests.post(url, timeout=WAIT_S)
+    finally:
+        orthanc.forget("2.25.9001")
+    assert first.status_code == 400
+    assert "missing" in first.json()["detail"]
+    assert second.ok, second.text
+
+
+def test_an_archive_that_is_down_is_one_sentence(app_folder: Path, start_server: Any, tmp_path: Path) -> None:
+    shutil.copytree(app_folder, tmp_path / "app")
+    with start_server(tmp_path, tmp_path / "app", "http://127.0.0.1:9/dicom-web", {}, answers=400) as server:
+        answer = requests.get(f"{server.url}/info/", timeout=WAIT_S)
+    assert answer.status_code == 400
+    assert answer.json()["detail"].startswith("archive: does not answer; check that it runs")

@@ -32,7 +32,10 @@ def test_plain_ones_are_returned(check: Callable[[object], str], value: str) -> 
 @pytest.mark.parametrize(
     ("check", "values"),
     [
-        (image_id, ["", ".", "..", ".hidden", "a/b", "../a", "a\\b", "a\0b", "a\nb", "x" * 201, None, 3, "\udcfc"]),
+        (
+            image_id,
+            ["", ".", "..", ".hidden", "a/b", "../a", "a\\b", "a\0b", "a\nb", "x" * 201, "😀" * 51, None, 3, "\udcfc"],
+        ),
         (label_tag, ["", "..", "a/b", "-x", "a b", "ä", "x" * 33, None, 3, "final\n"]),
         (series_uid, ["", "1..2", "1.2.", ".1", "1.2/..", "a.b", "1" * 65, None, 1.2, "1.2\n", "１.2"]),
         (session_id, ["", "..", "a" * 36, "8f14e45f-ceea-467f-9575-1b2c3d4e5f60/..", None]),

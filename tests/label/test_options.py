@@ -53,6 +53,8 @@ def test_values_get_the_type_of_the_default(name: str, value: Any, expected: Any
         ("epochs", [7], r"give a whole number"),
         ("epochs", {"_target_": "os.system"}, r"give a whole number"),
         ("epochs", "1e400", r"give a whole number"),
+        ("epochs", 10**400, r"give a whole number"),
+        ("overlap", int("9" * 400), r"give a number"),
         ("overlap", "nan", r"give"),
         ("overlap", float("inf"), r"give a number"),
         ("overlap", 0.95, r"give it from 0 to 0.9"),

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,106 @@ def test_other_sites_get_no_answer(server: Any) -> None:
     preflight = {"Origin": "https://elsewhere.example", "Access-Control-Request-Method": "PUT"}
     answer = requests.options(f"{server.url}/datastore/", headers=preflight, timeout=WAIT_S)
     assert "access-control-allow-origin" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    "address", ["infer/ct_segmentation?image=ras", "train/ct_segmentation", "batch/infer/ct_segmentation"]
+)
+def test_pages_of_other_sites_cannot_act(server: Any, address: str) -> None:
+    headers = {"Origin": "https://elsewhere.example"}
+    assert "other web sites" in refused(requests.post(f"{server.url}/{address}", headers=headers, timeout=WAIT_S))
+
+
+def test_a_name_that_merely_leads_here_is_not_answered(server: Any) -> None:
+    headers = {"Host": f"elsewhere.example:{server.port}"}
+    assert "other web sites" in refused(requests.get(f"{server.url}/info/", headers=headers, timeout=WAIT_S))
+
+
+def test_pages_load_nothing_from_elsewhere(server: Any) -> None:
+    page = requests.get(server.url, timeout=WAIT_S)
+    assert "research use only" in page.text
+    assert "http" not in page.text
+    assert requests.get(f"{server.url}/docs", timeout=WAIT_S).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "info",
+    ['{"x": "\\ud800"}', '{"a":' * 900 + "1" + "}" * 900, "[" * 2000, '{"x": ' + "9" * 5000 + "}"],
+    ids=["surrogate", "deep", "brackets", "digits"],
+)
+def test_what_a_client_tells_spoils_nothing_for_others(server: Any, info: str) -> None:
+    url = f"{server.url}/datastore/image/info?image=ras"
+    assert requests.put(url, data={"info": info}, timeout=WAIT_S).status_code in (200, 400)
+    assert requests.get(f"{server.url}/datastore/?output=all", timeout=WAIT_S).ok
+    assert requests.get(url, timeout=WAIT_S).ok
+
+
+def test_a_client_does_not_choose_the_next_image(server: Any) -> None:
+    url = f"{server.url}/datastore/image/info?image=ras"
+    told = {"uncertainty": "abc", "uncertainty_of": 1, "strategy": "x", "mine": 3}
+    assert requests.put(url, data={"info": json.dumps(told)}, timeout=WAIT_S).ok
+    kept = requests.get(url, timeout=WAIT_S).json()
+    assert kept["mine"] == 3
+    assert kept.get("uncertainty") != "abc"
+    assert kept.get("strategy") != "x"
+
+
+def test_folders_and_links_are_left_alone(server: Any) -> None:
+    studies = server.temporary.parent / "studies"
+    (studies / "tree.nii.gz").mkdir()
+    (studies / "tree.nii.gz" / "precious.txt").write_text("x", encoding="utf-8")
+    (studies / "linked.nii.gz").symlink_to(studies / "lps.nii.gz")
+    (studies / "outside.nii.gz").symlink_to(studies.parent / "secret.nii.gz")
+    end = time.monotonic() + 30
+    while "linked" not in (
+        known := requests.get(f"{server.url}/datastore/?output=all", timeout=WAIT_S).json()["objects"]
+    ):
+        assert time.monotonic() < end, "the folder is watched"
+        time.sleep(0.2)
+    assert "tree" not in known
+    assert "outside" not in known
+    for image in ("tree", "linked", "outside"):
+        assert refused(requests.delete(f"{server.url}/datastore/?id={image}", timeout=WAIT_S))
+    assert (studies / "tree.nii.gz" / "precious.txt").is_file()
+    assert (studies / "lps.nii.gz").is_file()
+    for name in ("linked", "outside"):
+        (studies / f"{name}.nii.gz").unlink()
+
+
+@pytest.mark.parametrize("tag", ["final", "other"])
+def test_a_label_is_read_whatever_its_tag(server: Any, tag: str) -> None:
+    sent = {"label": ("label.nii.gz", b"<html>")}
+    assert refused(requests.put(f"{server.url}/datastore/label?image=ras&tag={tag}", files=sent, timeout=WAIT_S))
+
+
+def test_the_models_own_tag_is_not_for_clients(server: Any, scans: Path) -> None:
+    sent = {"label": ("label.nii.gz", (scans / "labels_of" / "ras.nii.gz").read_bytes())}
+    answer = requests.put(f"{server.url}/datastore/label?image=ras&tag=heatmap", files=sent, timeout=WAIT_S)
+    assert "kept by the models" in refused(answer)
+
+
+@pytest.mark.parametrize(
+    ("number", "info", "sentence"),
+    [(77, None, "ids 77 have no name"), (1, [{"name": "spleen", "idx": 1}], "spleen is told as id 1, but is 2 here")],
+)
+def test_a_final_label_holds_what_the_models_know(
+    server: Any, scans: Path, tmp_path: Path, number: int, info: Any, sentence: str
+) -> None:
+    import nibabel as nib
+
+    image = nib.load(scans / "labels_of" / "ras.nii.gz")
+    values = (np.asanyarray(image.dataobj) > 0).astype(np.uint8) * number
+    nib.save(nib.Nifti1Image(values, image.affine, image.header), tmp_path / "n.nii.gz")
+    sent = {"label": ("n.nii.gz", (tmp_path / "n.nii.gz").read_bytes())}
+    url = f"{server.url}/datastore/label?image=ras&tag=final"
+    assert sentence in refused(
+        requests.put(url, files=sent, data={"params": json.dumps({"label_info": info})}, timeout=WAIT_S)
+    )
+
+
+@pytest.mark.parametrize("path", ["%00", "x" * 300, "%f0%9f%98%80" * 100])
+def test_ohif_answers_names_that_no_file_has(server: Any, path: str) -> None:
+    assert requests.get(f"{server.url}/ohif/{path}", timeout=WAIT_S).ok
 
 
 def test_only_this_machine_is_answered(server: Any) -> None:
