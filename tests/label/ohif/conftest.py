@@ -86,8 +86,14 @@ class Viewer:
         told = self.page.evaluate("Object.values(services.segmentationService.getSegmentations()[0].segments)")
         return {int(segment["segmentIndex"]): segment["label"] for segment in told}
 
+    def colours(self, viewport: str) -> dict[str, tuple[int, ...]]:
+        """Return red, green and blue of each segment by its name."""
+        ask = "([viewport, index]) => services.segmentationService.getSegmentColor(viewport, '1', index)"
+        segments = self.segments().items()
+        return {name: tuple(self.page.evaluate(ask, [viewport, index]))[:3] for index, name in segments}
+
     def keep(self, name: str) -> None:
-        """Renew a picture of the documentation: ``MONAI_EXT_PICTURES=docs/images python -m pytest tests/label``."""
+        """Renew a picture of the documentation, see ``app_folder``: the page goes to ``MONAI_EXT_PICTURES=FOLDER``."""
         if folder := os.environ.get("MONAI_EXT_PICTURES"):
             self.page.screenshot(path=Path(folder) / name)
 
