@@ -252,7 +252,8 @@ def app_folder(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An app with both models, written by the command line; it is copied, never served in place.
 
     ``MONAI_EXT_LABEL_APP=FOLDER`` takes an app that was written beforehand, such as one whose models were trained, so
-    that the pictures of the documentation show more than noise. This renews them::
+    that the pictures of the documentation show more than noise; theirs has the weights of ``tests/benchmarks/real_ct.py
+    --pretrain 600 --air 36``, and the demonstration's adapters at an ``image_size`` of 248. This renews them::
 
         MONAI_EXT_LABEL_APP=FOLDER MONAI_EXT_PICTURES=docs/images python -m pytest tests/label/ohif/test_panel.py
 
