@@ -85,7 +85,8 @@ class LesionHeatTask(LesionTask):
     """The map in bands, which every viewer of segmentations can show."""
 
     def __init__(self, model: BundleModel, classes: Sequence[str]) -> None:
-        labels = {f"score above {level:.0%}": number for number, level in enumerate(BANDS, 1)}
+        # OHIF draws a label's colour from the sum of its name's letters: bands would be alike without carets.
+        labels = {f"score over {level:.0%} {'^' * number}": number for number, level in enumerate(BANDS, 1)}
         text = "Zero-shot lesion localization (AA-CLIP): the heat map in bands of its score, which is no probability."
         super().__init__(model, classes, InferType.SEGMENTATION.value, labels, text)
 

@@ -1,6 +1,6 @@
 """Fine-tune the tiny model on a slab of real CT, then segment the slab and an unseen DICOM series.
 
-    python tests/benchmarks/real_ct.py CT_FOLDER OUTPUT [--iterations 600] [--seed 0] [--pretrain 0]
+    python tests/benchmarks/real_ct.py CT_FOLDER OUTPUT [--iterations 600] [--seed 0] [--pretrain 0] [--air 0]
 
 CT_FOLDER holds ``abdomen_slab_3mm.nii.gz`` and the series ``dicom_jpeg2000``, each with its ``_organs.nii.gz`` in
 TotalSegmentator's numbers, and for ``--pretrain`` two more scans. Everything runs through the two bundles with
@@ -76,6 +76,17 @@ def pretrain(ct: Path, output: Path, iterations: int, seed: int) -> Path:
     }
     run(PRETRAIN, ["train", "tiny", "tiny_train"], settings)
     return output / "pretraining" / "models" / "model.pt"
+
+
+def with_air(ct: Path, output: Path, voxels: int) -> Path:
+    """Write the slab and its labels with air around the patient, who fills the slab to its edges; return the folder."""
+    folder = output / "slab_in_air"
+    folder.mkdir(exist_ok=True)
+    for name, outside in ((SLAB, -1024), (f"{SLAB}_organs", 0)):
+        image = read_itk(ct / f"{name}.nii.gz")
+        wide = SimpleITK.ConstantPad(image, [voxels, voxels, 0], [voxels, voxels, 0], outside)
+        SimpleITK.WriteImage(wide, str(folder / f"{name}.nii.gz"))
+    return folder
 
 
 def finetune(ct: Path, output: Path, iterations: int, seed: int, pretrained: Path | None) -> Path:
@@ -175,6 +186,9 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=600, help="of fine-tuning; rounded up to 50s")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pretrain", type=int, default=0, help="iterations of pretraining first, on three scans")
+    parser.add_argument(
+        "--air", type=int, default=0, help="voxels of air to put around the slab, for scans that show more than it"
+    )
     arguments = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     ct, output = arguments.ct.absolute(), arguments.output.absolute()
@@ -182,7 +196,8 @@ def main() -> None:
     write_settings(output)
     start = time.monotonic()
     pretrained = pretrain(ct, output, arguments.pretrain, arguments.seed) if arguments.pretrain else None
-    weights = finetune(ct, output, arguments.iterations, arguments.seed, pretrained)
+    slab = with_air(ct, output, arguments.air) if arguments.air else ct
+    weights = finetune(slab, output, arguments.iterations, arguments.seed, pretrained)
     segment_and_score(ct, output, weights)
     result = {**summarise(ct, output), "minutes": round((time.monotonic() - start) / 60, 1)}
     (output / "real_ct.json").write_text(json.dumps(result, indent=2))

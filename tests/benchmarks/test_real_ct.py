@@ -50,6 +50,21 @@ def dice_of_files(ct: Path, case: str, labels: SimpleITK.Image) -> dict[str, flo
     return found
 
 
+def test_air_is_put_around_the_slab_where_it_lies(tmp_path: Path) -> None:
+    for name, value in ((real_ct.SLAB, 40), (f"{real_ct.SLAB}_organs", 5)):
+        image = SimpleITK.Cast(image_of((5, 7, 11), (1, 2, 3)) + value, SimpleITK.sitkInt16)
+        SimpleITK.WriteImage(image, str(tmp_path / f"{name}.nii.gz"))
+    folder = real_ct.with_air(tmp_path, tmp_path, 3)
+    for name, value, outside in ((real_ct.SLAB, 40, -1024), (f"{real_ct.SLAB}_organs", 5, 0)):
+        wide = real_ct.read_itk(folder / f"{name}.nii.gz")
+        assert wide.GetSize() == (11, 13, 11)
+        assert wide.GetOrigin() == (-2, -1, 3)
+        values = SimpleITK.GetArrayFromImage(wide)  # z, y, x
+        assert np.all(values[:, 3:-3, 3:-3] == value)
+        values[:, 3:-3, 3:-3] = outside
+        assert np.all(values == outside)
+
+
 @pytest.mark.full
 def test_a_slab_is_learned_and_geometry_is_exact(tmp_path: Path, shared_ct: Path) -> None:
     script = Path(real_ct.__file__)

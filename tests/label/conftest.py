@@ -257,8 +257,18 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def app_folder(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An app with both models, written by the command line."""
+    """An app with both models, written by the command line; it is copied, never served in place.
+
+    ``MONAI_EXT_LABEL_APP=FOLDER`` takes an app that was written beforehand, such as one whose models were trained, so
+    that the pictures of the documentation show more than noise; theirs has the weights of ``tests/benchmarks/real_ct.py
+    --pretrain 600 --air 36``, and the demonstration's adapters at an ``image_size`` of 248. This renews them::
+
+        MONAI_EXT_LABEL_APP=FOLDER MONAI_EXT_PICTURES=docs/images python -m pytest tests/label/ohif/test_panel.py
+
+    """
     pytest.importorskip("monailabel", reason="needs MONAI Label: pip install 'monai-ext[label]'")
+    if written := os.environ.get("MONAI_EXT_LABEL_APP"):
+        return Path(written)
     from monai_ext.demo.adaptation import CLIP
 
     folder = tmp_path_factory.mktemp("label") / "app"

@@ -173,7 +173,7 @@ def test_bands_of_the_map_are_those_of_its_score(client: MONAILabelClient, serve
     bands = np.asanyarray(nib.load(path).dataobj)
     assert bands.any()
     for name, number in told["label_names"].items():
-        level = int(name.removeprefix("score above ").removesuffix("%")) / 100
+        level = int(name.removeprefix("score over ").partition("%")[0]) / 100
         assert np.array_equal(bands >= number, scores > level), name
 
 

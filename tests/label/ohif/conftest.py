@@ -1,6 +1,7 @@
 """OHIF as the label server delivers it, in Debian's Chromium, and what is read out of it."""
 
 import base64
+import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy import ndimage
 
 QUIET = ["--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update"]
@@ -86,10 +88,19 @@ class Viewer:
         told = self.page.evaluate("Object.values(services.segmentationService.getSegmentations()[0].segments)")
         return {int(segment["segmentIndex"]): segment["label"] for segment in told}
 
+    def colours(self, viewport: str) -> dict[str, tuple[int, ...]]:
+        """Return red, green and blue of each segment by its name."""
+        ask = "([viewport, index]) => services.segmentationService.getSegmentColor(viewport, '1', index)"
+        segments = self.segments().items()
+        return {name: tuple(self.page.evaluate(ask, [viewport, index]))[:3] for index, name in segments}
+
     def keep(self, name: str) -> None:
-        """Renew a picture of the documentation: ``MONAI_EXT_PICTURES=docs/images python -m pytest tests/label``."""
+        """Renew a picture of the documentation, see ``app_folder``: the page goes to ``MONAI_EXT_PICTURES=FOLDER``."""
         if folder := os.environ.get("MONAI_EXT_PICTURES"):
-            self.page.screenshot(path=Path(folder) / name)
+            shown = Image.open(io.BytesIO(self.page.screenshot()))
+            # Half the size of all colours; dithering would put a pattern into the grey of the scan.
+            few = shown.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+            few.save(Path(folder) / name, optimize=True)
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ SHOW = f"(point) => {{ {AXIAL}.jumpToWorld(point); {AXIAL}.render(); }}"
 ON_CANVAS = f"(points) => points.map((point) => Array.from({AXIAL}.worldToCanvas(point)))"
 CT = "cornerstone.cache.getVolumes().find((volume) => volume?.loadStatus?.loaded)"
 LABELS = "services.segmentationService.getLabelmapVolume('1')"
+PICTURES = {"ct_segmentation": "ohif_segmentation.png", "lesion_heatmap": "ohif_heatmap.png"}  # by model
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Seen:
     image: Any
     labels: Any
     names: dict[int, str]
+    colours: dict[str, tuple[int, ...]]
     plane: int
     canvas_of_first: np.ndarray
     canvas_per_voxel: np.ndarray
@@ -36,11 +38,11 @@ class Seen:
     after: np.ndarray = field(repr=False)
 
 
-@pytest.fixture(scope="module")
-def model(dicomweb_server: Any) -> tuple[str, dict[str, int]]:
-    """Name and labels of the model that the panel offers first."""
+@pytest.fixture(scope="module", params=PICTURES)
+def model(request: pytest.FixtureRequest, dicomweb_server: Any) -> tuple[str, dict[str, int]]:
+    """Name and labels of a model that the panel offers."""
     models = requests.get(f"{dicomweb_server.url}/info/", timeout=60).json()["models"]
-    return next((name, told["labels"]) for name, told in models.items() if told["type"] == "segmentation")
+    return request.param, models[request.param]["labels"]
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +61,8 @@ def answer(
 
 
 @pytest.fixture(scope="module")
-def seen(viewer: Any, answer: Any, tmp_path_factory: pytest.TempPathFactory) -> Seen:
-    """Walk the way of a reader: study list, viewer, MONAI Label panel, run, overlay."""
+def seen(viewer: Any, model: tuple[str, dict[str, int]], answer: Any, tmp_path_factory: pytest.TempPathFactory) -> Seen:
+    """Walk the way of a reader: study list, viewer, MONAI Label panel, model, run, overlay."""
     page = viewer.page
     viewer.open("")
     row = page.locator("tr", has_text="PLANTED, NAME").first
@@ -85,16 +87,18 @@ def seen(viewer: Any, answer: Any, tmp_path_factory: pytest.TempPathFactory) -> 
         return np.asarray(Image.open(path).convert("RGB")).astype(int)
 
     page.get_by_text("Connected to MONAI Label - Successful").first.wait_for(state="hidden")
+    page.locator(".modelSelector select").first.select_option(model[0])
     before = picture()
     page.locator("button[title='Run Segmentation']").click()
     done = page.get_by_text("Running Segmentation - Successful").first
     done.wait_for()
     done.wait_for(state="hidden")
     after = picture()
-    viewer.keep("ohif_segmentation.png")
+    viewer.keep(PICTURES[model[0]])
     first, along_x, along_y = np.array(page.evaluate(ON_CANVAS, points))
     per_voxel = np.stack([along_x - first, along_y - first], axis=1)
-    return Seen(study_list, image, viewer.volume(LABELS), viewer.segments(), plane, first, per_voxel, before, after)
+    labels, names, colours = viewer.volume(LABELS), viewer.segments(), viewer.colours("mpr-axial")
+    return Seen(study_list, image, labels, names, colours, plane, first, per_voxel, before, after)
 
 
 def test_study_list_shows_the_series(seen: Seen, stored_series: Any) -> None:
@@ -116,7 +120,8 @@ def test_labels_in_the_viewer_lie_where_the_server_put_them(
 ) -> None:
     """The panel lays an answer over its own grid, whatever the answer says about its place."""
     expected = answer.on_grid_of(seen.labels)
-    assert expected.any()
+    assert len(np.unique(expected)) > 2  # one label alone could not be taken for another
+    assert model[1].keys() <= set(seen.names.values())
     for index, name in seen.names.items():
         assert np.array_equal(seen.labels.voxels == index, expected == model[1].get(name, -1)), name
 
@@ -141,3 +146,11 @@ def test_overlay_is_drawn_on_the_mask(seen: Seen) -> None:
     assert np.count_nonzero(core) > 200
     assert np.mean(changed[core]) > 0.99  # where a colour is that of the image nothing changes
     assert np.all(ndimage.binary_dilation(expected, iterations=2)[changed])
+
+
+@pytest.mark.parametrize("model", ["lesion_heatmap"], indirect=True)
+def test_bands_of_a_heat_map_are_told_apart(seen: Seen, model: tuple[str, dict[str, int]]) -> None:
+    """OHIF chooses the colours, by the names."""
+    colours = np.array([seen.colours[name] for name in model[1]])
+    apart = np.linalg.norm(colours[:, None] - colours, axis=-1)
+    assert apart[~np.eye(len(colours), dtype=bool)].min() > 50
