@@ -21,7 +21,7 @@ def demo(
         bool, typer.Option("--assume-hu", help="Take the values of your scan for HU although they do not look so.")
     ] = False,
     without_lesions: Annotated[
-        bool, typer.Option("--without-lesions", help="Leave out the second half; two minutes are enough then.")
+        bool, typer.Option("--without-lesions", help="Leave out the second half; 1.5 minutes are enough then.")
     ] = False,
 ) -> None:
     """See the whole way in ten minutes: pretrain, fine-tune, segment, adapt, localize lesions, report.

@@ -1,6 +1,6 @@
 """Real parts for the tests of the MONAI Label app: Orthanc, a study in it, and the label server beside it.
 
-Run these in one process: with pytest-xdist every worker would start an Orthanc, a server and a browser of its own.
+A file of tests stays in one process (``--dist loadfile``), for each process starts a server and an Orthanc of its own.
 """
 
 import contextlib
