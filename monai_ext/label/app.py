@@ -68,6 +68,8 @@ class CtLabelApp(MONAILabelApp):
             name="monai-ext",
             description=f"CT segmentation (Hi-End-MAE) and zero-shot lesion localization (AA-CLIP). {RESEARCH_ONLY}",
             version=__version__,
+            # Clients offer the models' labels; where the model is yet to be trained, those that it will have.
+            labels=list(names.values()) if self.segmenter is not None and not self.segmenter.ready else None,
         )
 
     @staticmethod
