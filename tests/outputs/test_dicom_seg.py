@@ -105,6 +105,19 @@ def test_numbers_and_names_stay_where_others_are_absent(write_series: Series, tm
     )
 
 
+@pytest.mark.parametrize("present", [True, False])
+def test_one_segment_alone(write_series: Series, tmp_path: Path, present: bool) -> None:
+    """Some versions of highdicom then say once for all frames which segment they show, others frame by frame."""
+    series = open_series(write_series(tmp_path / "ct", hu()))
+    labels = np.where(made_up() == 4, 1, 0) * present
+    path = write_dicom_seg(tmp_path / "a_seg.dcm", labels, series.affine, series.headers(), {1: "candidate"}, **ABOUT)
+    read, names = read_dicom_seg(path, series.headers())
+    np.testing.assert_array_equal(read, labels)
+    assert names == {1: "candidate"}
+    data = pydicom.dcmread(path)
+    assert len(data.PerFrameFunctionalGroupsSequence) == data.NumberOfFrames == max(1, np.any(labels, (0, 1)).sum())
+
+
 def test_what_it_says_of_itself(write_series: Series, tmp_path: Path) -> None:
     series = open_series(write_series(tmp_path / "ct", hu(), StudyDescription="Oberbauch über alles"))
     path = write_dicom_seg(tmp_path / "a_seg.dcm", made_up(), series.affine, series.headers(), NAMES, **ABOUT)
