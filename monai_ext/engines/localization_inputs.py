@@ -1,10 +1,8 @@
 """Lists of what to localize in, without what a run could only refuse after it has looked at it."""
 
-import os
-from pathlib import Path
 from typing import Any
 
-from monai_ext.base import ScanError, plain_name
+from monai_ext.base import plain_name
 from monai_ext.metrics import Calibration
 from monai_ext.volumes import FoundInput, find_inputs
 
@@ -14,8 +12,6 @@ def localization_items(
 ) -> list[dict[str, Any]]:
     """List pictures, scans and stored volumes as ``[{"image", "case", "kind"}, ...]``, see ``find_inputs``.
 
-    Results of earlier runs among them, told by their ``<case>/<case>_candidates.json``, are passed over.
-
     Args:
         source: a picture, scan, DICOM series folder, store, datalist, or a folder of pictures and scans.
         avoid: a folder to pass over: that of the results.
@@ -24,23 +20,12 @@ def localization_items(
     Raises:
         ScanError: nothing there, or nothing readable among it.
     """
-    found = [one for one in find_inputs(source, avoid) if not _is_result(one.image, Path(source))]
-    if not found:
-        raise ScanError(
-            f"{Path(source).name}: holds nothing but results of earlier runs; give the pictures and scans themselves",
-            code="scan.none",
-        )
     items: list[dict[str, Any]] = []
-    for one in found:
+    for one in find_inputs(source, avoid):
         problem = one.problem or (_other_kind(one, calibration) if calibration is not None else None)
         item = {"image": str(one.image), "case": plain_name(one.case), "kind": one.kind}
         items.append({**item, "problem": problem} if problem else item)
     return items
-
-
-def _is_result(image: Path, source: Path) -> bool:
-    given, folder = Path(os.path.abspath(source)), image.parent
-    return given not in (folder, image) and (folder / f"{folder.name}_candidates.json").is_file()
 
 
 def _other_kind(found: FoundInput, calibration: Calibration) -> str | None:

@@ -1,5 +1,6 @@
 """DICOM files beside the other results of a scan that was a DICOM series."""
 
+import tempfile
 from collections.abc import Hashable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,6 +18,7 @@ from monai_ext.outputs.dicom_source import need_highdicom, source_series
 from monai_ext.volumes import open_series
 
 SERIES_KEY = "series"  # of an entry: where its DICOM series lies, which no result may tell
+_TINY = 4  # pixels a row, of frames of whole bytes
 
 
 def series_headers(data: Mapping[Hashable, Any], case: str) -> list[Dataset]:
@@ -77,9 +79,25 @@ def add_anomaly_files(
 def check_referable(series: str | Path, case: str) -> None:
     """Refuse a DICOM series that no DICOM result could refer to, before a network runs over it.
 
+    Whatever the libraries make of its headers, they make of a SEG of 4 x 4 pixels a frame, which is written to a
+    temporary folder.
+
     Raises:
         SettingError: highdicom is not installed.
         ScanError, GeometryError: the series is not sound, or lacks UIDs.
+        WriteError: no result can be made with its headers.
     """
     need_highdicom()
-    source_series(series_headers({SERIES_KEY: series}, case), case)
+    source = source_series(series_headers({SERIES_KEY: series}, case), case)
+    headers = [_tiny(header) for header in source.headers]
+    labels = np.ones((_TINY, _TINY, len(headers)), np.uint8)
+    with tempfile.TemporaryDirectory(prefix="monai_ext-") as folder, ExitStack() as files:
+        path = Path(folder) / "trial.dcm"
+        add_label_seg(files, path, labels, source.affine, headers, {1: "candidate"}, "monai-ext", case)
+
+
+def _tiny(header: Dataset) -> Dataset:
+    small = Dataset()
+    small.update(header)
+    small.Rows = small.Columns = _TINY
+    return small

@@ -13,6 +13,8 @@ def add_empty_frames(seg: Dataset) -> None:
     Args:
         seg: binary, uncompressed, each frame with its own segment number as the first of its dimension indices.
     """
+    if len(seg.SegmentSequence) == 1:
+        return  # which has a frame, and newer versions of highdicom say for all frames at once whose they are
     frames = seg.PerFrameFunctionalGroupsSequence
     shown = {int(frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber) for frame in frames}
     absent = [int(item.SegmentNumber) for item in seg.SegmentSequence if int(item.SegmentNumber) not in shown]

@@ -1,5 +1,7 @@
 """Which slice of a series each frame of a multi-frame image lies on, by its place alone (PS3.3 C.7.6.16.2)."""
 
+from typing import Any
+
 import numpy as np
 from pydicom.dataset import Dataset
 
@@ -23,22 +25,30 @@ def frame_slices(data: Dataset, source: SourceSeries) -> list[int]:
     across, down, step = (_RAS_TO_LPS @ source.affine[:3, :3]).T
     origin = _RAS_TO_LPS @ source.affine[:3, 3]
     edges = np.array(spacing_of(source.affine))
+
+    def ends_off(orientation: Any, spacing: Any) -> float:
+        """Return how many mm the far end of a row or column lies from where the grid has it."""
+        axes, sizes = np.array(orientation, dtype=float), np.array(spacing, dtype=float)
+        off = [(axes[:3] * sizes[1] - across) * source.shape[0], (axes[3:] * sizes[0] - down) * source.shape[1]]
+        return float(np.linalg.norm(off, axis=1).max())
+
+    def place_off(position: Any, index: int) -> float:
+        return float(np.linalg.norm(origin + index * step - np.array(position, dtype=float)))
+
+    # A tenth of a pixel, and as much again as the slices themselves are off the grid that they are read as.
+    ends = 0.1 * edges[:2].min() + max(
+        ends_off(one.ImageOrientationPatient, one.PixelSpacing) for one in source.headers
+    )
     slices = []
     for frame in data.PerFrameFunctionalGroupsSequence:
         place = np.array(_group(frame, shared, "PlanePosition").ImagePositionPatient, dtype=float)
-        axes = np.array(_group(frame, shared, "PlaneOrientation").ImageOrientationPatient, dtype=float)
-        spacing = np.array(_group(frame, shared, "PixelMeasures").PixelSpacing, dtype=float)
-        # The far ends of a row and of a column must lie where the slice has them, within a tenth of a pixel.
-        ends = np.array(
-            [
-                (axes[:3] * spacing[1] - across) * source.shape[0],
-                (axes[3:] * spacing[0] - down) * source.shape[1],
-            ]
-        )
-        if not np.linalg.norm(ends, axis=1).max() <= 0.1 * edges[:2].min():
+        axes = _group(frame, shared, "PlaneOrientation").ImageOrientationPatient
+        if not ends_off(axes, _group(frame, shared, "PixelMeasures").PixelSpacing) <= ends:
             _refuse(source.case, "frames have another spacing or orientation than the slices")
         index = round(float((place - origin) @ step / (step @ step)))
-        if not 0 <= index < source.shape[2] or np.linalg.norm(origin + index * step - place) > 0.1 * edges.min():
+        if not 0 <= index < source.shape[2] or place_off(place, index) > 0.1 * edges.min() + place_off(
+            source.headers[index].ImagePositionPatient, index
+        ):
             _refuse(source.case, "a frame lies on no slice")
         slices.append(index)
     return slices

@@ -11,6 +11,7 @@ from pydicom.sr.codedict import codes
 
 from monai_ext.base import InputError, WriteError, case_id, replacing
 from monai_ext.outputs.dicom_codes import private_code
+from monai_ext.outputs.dicom_copied import writing_dicom
 from monai_ext.outputs.dicom_frames import frame_slices
 from monai_ext.outputs.dicom_source import (
     RESEARCH,
@@ -21,7 +22,6 @@ from monai_ext.outputs.dicom_source import (
     research_text,
     source_series,
 )
-from monai_ext.volumes import quiet_pydicom
 
 _SERIES_NUMBER = 902
 
@@ -76,7 +76,7 @@ def write_heat_map(
     low, high = float(planes.min()), float(planes.max())
     description = research_text(quantity, "quantity")
     made_by = f"{research_text(algorithm, 'algorithm', '')} {research_text(version, 'version', '')}"
-    with quiet_pydicom():
+    with writing_dicom(case):
         mapping = hd.pm.RealWorldValueMapping(
             lut_label="VALUE",
             lut_explanation=quantity,

@@ -12,6 +12,7 @@ from pydicom.sr.codedict import codes
 
 from monai_ext.base import GeometryError, WriteError, case_id, replacing
 from monai_ext.outputs.dicom_codes import codes_of, private_code
+from monai_ext.outputs.dicom_copied import writing_dicom
 from monai_ext.outputs.dicom_source import (
     RESEARCH,
     concept,
@@ -21,7 +22,6 @@ from monai_ext.outputs.dicom_source import (
     research_text,
     source_series,
 )
-from monai_ext.volumes import quiet_pydicom
 
 _SERIES_NUMBER = 903
 _COUNT = "Number of candidates"
@@ -74,7 +74,7 @@ def write_lesion_report(
         )
     description = research_text(series_description, "series_description")
     made_by = (research_text(algorithm, "algorithm", ""), research_text(version, "version", ""))
-    with quiet_pydicom():
+    with writing_dicom(case):
         references = source.references()
         device = hd.sr.ObserverContext(
             observer_type=codes.DCM.Device,

@@ -12,6 +12,7 @@ from pydicom.sr.codedict import codes
 
 from monai_ext.base import InputError, LabelError, WriteError, case_id, replacing
 from monai_ext.outputs.dicom_codes import MOST_LETTERS, codes_of
+from monai_ext.outputs.dicom_copied import writing_dicom
 from monai_ext.outputs.dicom_empty_frames import add_empty_frames
 from monai_ext.outputs.dicom_seg_reading import read_dicom_seg
 from monai_ext.outputs.dicom_source import (
@@ -24,7 +25,6 @@ from monai_ext.outputs.dicom_source import (
     source_series,
 )
 from monai_ext.outputs.labels import typed_labels
-from monai_ext.volumes import quiet_pydicom
 
 _SERIES_NUMBER = 901  # far from those of a scanner
 
@@ -77,7 +77,7 @@ def write_dicom_seg(
     names = _checked(names, case)
     planes = source.planes(typed_labels(labels, names, case), affine)
     description = research_text(series_description, "series_description")
-    with quiet_pydicom():
+    with writing_dicom(case):
         identification = hd.AlgorithmIdentificationSequence(
             name=research_text(algorithm, "algorithm", ""),
             family=codes.DCM.ArtificialIntelligence,

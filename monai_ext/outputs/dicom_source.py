@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydicom.datadict import dictionary_VR
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
 from monai_ext._version import __version__
 from monai_ext.base import GeometryError, SettingError
 from monai_ext.outputs.dicom_codes import PRIVATE, Coding
+from monai_ext.outputs.dicom_copied import decimal, parsed, set_parsed, thickness_mm, writing_dicom
 from monai_ext.volumes import largest_shift_mm, quiet_pydicom, spacing_of
 from monai_ext.volumes.dicom_checks import shape_of
 from monai_ext.volumes.dicom_slice import DicomSlice
@@ -35,7 +35,7 @@ _PERSON = ("PatientAge", "PatientSize", "PatientWeight")
 _EMPTY = {*_PATIENT[:2], *_PATIENT[3:5], *_STUDY[:4], _STUDY[5]}
 _BODY = ("BodyPartExamined", "Laterality")
 _LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
-_PLANE = ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient")
+_RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,12 @@ class SourceSeries:
         return np.ascontiguousarray(volume.transpose(2, 1, 0))
 
     def references(self) -> list[Dataset]:
-        """Return what the slices are called and where they lie, and nothing about the patient."""
-        step = spacing_of(self.affine)[2]
-        return [_bare(header, step) for header in self.headers]
+        """Return what the slices are called and where they lie, and nothing about the patient.
+
+        Scanners write orientations and spacings that differ in their last digits, which highdicom refuses; all slices
+        get those of the whole series, as they were read.
+        """
+        return [_bare(header, self.affine) for header in self.headers]
 
     def identify(self, dataset: Dataset) -> None:
         """Write whose, of which study and of which part of the body a result is, as its source says it."""
@@ -82,12 +85,9 @@ class SourceSeries:
         source = self.headers[0]
         dataset.SpecificCharacterSet = "ISO_IR 192"  # UTF-8 holds whatever the source and our names hold
         for keyword in (*_PATIENT, *_STUDY, *_PERSON, *extra):
-            value = _value(source, keyword)
-            if value is None and keyword not in _EMPTY:
-                continue
-            if keyword in dataset:
-                del dataset[keyword]
-            dataset.add_new(keyword, dictionary_VR(keyword), value)
+            value = parsed(source, keyword)
+            if value is not None or keyword in _EMPTY:
+                set_parsed(dataset, keyword, value)
 
 
 def source_series(headers: Sequence[Dataset], case: str) -> SourceSeries:
@@ -118,7 +118,7 @@ def source_series(headers: Sequence[Dataset], case: str) -> SourceSeries:
         for number, header in enumerate(headers, 1)
     ]
     shape = shape_of(slices, case)
-    with quiet_pydicom():
+    with writing_dicom(case):
         slices, affine = stacked(slices, case)
     return SourceSeries(case, affine, shape, [item.header for item in slices])
 
@@ -167,21 +167,17 @@ def concept(hd: Any, coding: Coding) -> Any:
     return hd.sr.CodedConcept(coding.code, coding.scheme, coding.meaning)
 
 
-def _value(source: Dataset, keyword: str) -> Any:
-    try:
-        value = source.get(keyword)
-        # Decoded; else it would keep the bytes of the source's character set.
-        return str(value) if value is not None and dictionary_VR(keyword) == "PN" else value
-    except Exception:
-        return None  # pydicom raises whatever the bytes provoke
-
-
-def _bare(header: Dataset, step_mm: float) -> Dataset:
+def _bare(header: Dataset, affine: np.ndarray) -> Dataset:
+    across, down, step_mm = spacing_of(affine)
+    axes = _RAS_TO_LPS * (affine[:3, :2] / (across, down)).T
     bare = Dataset()
-    for keyword in (*_REFERRED, *_PLANE):
+    for keyword in (*_REFERRED, "Rows", "Columns"):
         setattr(bare, keyword, header.get(keyword))
+    bare.ImageOrientationPatient = [decimal(part) for part in axes.ravel()]
+    bare.PixelSpacing = [decimal(down), decimal(across)]
+    bare.ImagePositionPatient = [decimal(part) for part in header.ImagePositionPatient]
     bare.Modality = str(header.get("Modality") or "OT")
-    bare.SliceThickness = header.get("SliceThickness") or round(step_mm, 6)
+    bare.SliceThickness = thickness_mm(header, round(step_mm, 6))
     bare.SpacingBetweenSlices = round(step_mm, 6)
     for keyword in _EMPTY:
         setattr(bare, keyword, None)

@@ -4,8 +4,24 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from monai_ext.volumes.earlier_results import results_in
+
 # What people and programs leave beside slices.
-_BESIDE_SLICES = (".txt", ".md", ".json", ".xml", ".csv", ".html", ".htm", ".pdf", ".png", ".jpg", ".ini", ".zip")
+_BESIDE_SLICES = (
+    ".txt",
+    ".md",
+    ".json",
+    ".xml",
+    ".csv",
+    ".html",
+    ".htm",
+    ".pdf",
+    ".png",
+    ".jpg",
+    ".ini",
+    ".zip",
+    ".db",
+)
 _HEAD = 132
 
 
@@ -33,11 +49,15 @@ def is_dicom(path: Path) -> bool:
 
 
 def slices_in(folder: Path) -> list[Path]:
-    """List what must be slices if the folder holds a series, sorted by name."""
+    """List what must be slices if the folder holds a series, sorted by name; results of ours are none."""
+    results = results_in(folder)
     return sorted(
         entry
         for entry in folder.iterdir()
-        if not entry.name.startswith(".") and not entry.is_dir() and is_slice_name(entry.name)
+        if not entry.name.startswith(".")
+        and not entry.is_dir()
+        and is_slice_name(entry.name)
+        and entry.name not in results
     )
 
 

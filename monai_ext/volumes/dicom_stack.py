@@ -24,21 +24,23 @@ def stacked(slices: list[DicomSlice], case: str) -> tuple[list[DicomSlice], np.n
     positions = np.array([item.numbers("ImagePositionPatient", 3) for item in slices])
     for spacing in spacings:
         check_spacing((spacing[1], spacing[0], 1.0), case)
-    if np.abs(axes - axes[0]).max() > SHEAR:
+    # In the middle of all: the first slice would make the grid depend on the order in which files are given.
+    usual, edges = np.median(axes, axis=0), np.median(spacings, axis=0)
+    if np.abs(axes - usual).max() > SHEAR:
         refuse_geometry(case, "the slices are not parallel", _SORT, "dicom.orientations")
-    if np.abs(spacings / spacings[0] - 1).max() > 1e-3:  # decimal strings of few digits
+    if np.abs(spacings / edges - 1).max() > 1e-3:  # decimal strings of few digits
         refuse_geometry(case, "the slices differ in pixel spacing", _SORT, "dicom.spacings")
-    across, down = axes[0, :3], axes[0, 3:]
+    across, down = usual[:3], usual[3:]
     if max(abs(across @ across - 1), abs(down @ down - 1), abs(across @ down)) > SHEAR:
         what = "rows and columns are not at right angles"
         refuse_geometry(case, what, "export the series again", "dicom.orientation")
     normal = np.cross(across, down)
     order = np.argsort(positions @ normal, kind="stable")
     step = _step(positions[order], normal, case)
-    _check_tilt(slices[0], normal, step)
+    _check_tilt(slices[order[0]], normal, step)
     affine = np.eye(4)
     # PixelSpacing gives the distance between rows first, which is along y.
-    affine[:3, :3] = np.stack([across * spacings[0, 1], down * spacings[0, 0], step], axis=1)
+    affine[:3, :3] = np.stack([across * edges[1], down * edges[0], step], axis=1)
     affine[:3, 3] = positions[order[0]]
     check_affine(affine, case)
     return [slices[index] for index in order], LPS_TO_RAS @ affine

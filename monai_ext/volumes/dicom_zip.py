@@ -58,17 +58,19 @@ def is_zip(path: Path) -> bool:
     return path.name.lower().endswith(".zip") and path.is_file()
 
 
-def holds_dicom(path: Path) -> bool:
-    """Return whether a zip, which may be of anything, holds a DICOM file; what cannot be opened does not.
+def may_hold_scans(path: Path) -> bool:
+    """Return whether a zip, which may be of anything, holds DICOM, or other zips, which are not looked into.
 
-    An encrypted file counts by its name.
+    So does what cannot be opened, for it must not vanish; an encrypted file counts by its name.
     """
     try:
         with _opened(path, path.stem) as archive:
+            if any(map(_is_zip, archive.infolist())):
+                return True
             members = (member for members in _folders(archive).values() for member in members)
             return any(_is_dicom(archive, member) for member in islice(members, MAX_FILES))
     except (ScanError, OSError):
-        return False
+        return True
 
 
 def unpack(path: Path, case: str) -> Unpacked:
@@ -89,6 +91,8 @@ def unpack(path: Path, case: str) -> Unpacked:
             if any(_is_dicom(archive, member) for member in members)
         ]
         if not folders:
+            if any(map(_is_zip, archive.infolist())):
+                refuse(case, "the zip holds no DICOM files but other zips", "unpack it first", "zip.nested")
             what, way_out = "the zip holds no DICOM files", "give the folder or zip of a DICOM series"
             refuse(case, what, f"{way_out}, and unpack scans of other formats", "scan.empty")
         _check_size([member for members in folders for member in members], case)
@@ -100,6 +104,10 @@ def unpack(path: Path, case: str) -> Unpacked:
             unpacked.remove()
             raise
     return unpacked
+
+
+def _is_zip(member: zipfile.ZipInfo) -> bool:
+    return member.filename.lower().endswith(".zip")
 
 
 @contextmanager

@@ -8,9 +8,16 @@ from typing import Literal
 
 from monai_ext.base import ManifestError, ScanError, inside
 from monai_ext.volumes.dicom_places import picked
+from monai_ext.volumes.earlier_results import results_in
 from monai_ext.volumes.prepare_ids import assign_ids
 from monai_ext.volumes.prepare_source import Source
-from monai_ext.volumes.prepare_sources import LABEL_FOLDERS, LABEL_NAME, SCAN_ENDINGS, find_sources
+from monai_ext.volumes.prepare_sources import (
+    LABEL_FOLDERS,
+    LABEL_NAME,
+    SCAN_ENDINGS,
+    find_sources,
+    refuse_results_alone,
+)
 from monai_ext.volumes.store import VolumeStore
 
 InputKind = Literal["picture", "scan", "stored"]
@@ -42,7 +49,7 @@ def find_inputs(source: str | os.PathLike[str], avoid: str | os.PathLike[str] | 
     """List one input, or those of a folder and all folders below it; a store's volumes, if it is a store.
 
     Pictures whose name or folder says mask or label are left out, like label volumes, and so are pictures beside
-    the slices of a DICOM series.
+    the slices of a DICOM series, and results of earlier runs (see ``find_scans``).
 
     Args:
         source: a picture, a scan, a DICOM series folder or zip, a store or one of its ``.b2nd`` files, a datalist, or a
@@ -67,6 +74,8 @@ def find_inputs(source: str | os.PathLike[str], avoid: str | os.PathLike[str] | 
         raise ScanError(f"{path.name}: there is no such file; check the path", code="scan.missing")
     found = find_sources(path, store=Path(avoid) if avoid is not None else None)
     pictures = list(_pictures(path, found.sources, avoid)) if path.is_dir() else []
+    if not pictures:
+        refuse_results_alone(found, path.name)
     if not pictures and not found.sources:
         endings = ", ".join((*PICTURE_ENDINGS, *SCAN_ENDINGS, ".zip"))
         raise ScanError(
@@ -97,7 +106,8 @@ def _pictures(folder: Path, scans: list[Source], avoid: str | os.PathLike[str] |
         folders[:] = sorted(f for f in folders if not f.startswith(".") and (here / f).resolve() != left_out)
         if here in series or here.name.lower() in _MASK_FOLDERS:
             continue
-        for file in sorted(files):
+        results = results_in(here) if here != folder else frozenset()
+        for file in sorted(set(files) - results):
             path = here / file
             stem, ending = os.path.splitext(file)
             if ending.lower() in PICTURE_ENDINGS and not file.startswith(".") and not LABEL_NAME.search(stem):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from monai_ext.base import ScanError
 from monai_ext.volumes.prepare_ids import assign_ids
-from monai_ext.volumes.prepare_sources import but_labels, find_sources, listed
+from monai_ext.volumes.prepare_sources import but_labels, find_sources, listed, refuse_results_alone
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class FoundScan:
 def find_scans(source: str | os.PathLike[str], avoid: str | os.PathLike[str] | None = None) -> list[FoundScan]:
     """List one scan, the scans of a folder and all folders below it, or those of a MONAI datalist.
 
-    Files of a folder that are named like labels are left out, with a warning that names them.
+    Files of a folder that are named like labels are left out, with a warning that names them; results of earlier
+    runs, told by the JSON file beside them, with one that counts them.
 
     Args:
         source: a scan, a DICOM series folder or zip, a folder of these, or a datalist. Each of several series
@@ -40,6 +41,7 @@ def find_scans(source: str | os.PathLike[str], avoid: str | os.PathLike[str] | N
         ManifestError: a datalist is malformed.
     """
     found = find_sources(Path(source), store=None if avoid is None else Path(avoid))
+    refuse_results_alone(found, Path(source).absolute().name)
     if not found.sources:
         raise ScanError(
             f"{Path(source).absolute().name}: the folder holds no scan{but_labels(found.left_out)}; give .nii, "

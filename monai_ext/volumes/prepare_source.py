@@ -38,7 +38,7 @@ class Found:
         sources: the scans, each path once.
         left_out: relative paths of files that look like labels and that no datalist pairs with a scan.
         label_names: names of label ids, if the datalist gives them.
-        set_aside: how many DICOM files are localizers, reports and the like.
+        set_aside: how many files are localizers, reports and the like, or results of earlier runs.
     """
 
     root: Path

@@ -11,7 +11,8 @@ from monai_ext.base import ManifestError, ScanError, case_id, inside
 from monai_ext.volumes.dicom_folder import is_dicom, slices_in
 from monai_ext.volumes.dicom_places import SeriesPlace, case_of, is_series, picked, places_in_zip, places_on_disk
 from monai_ext.volumes.dicom_sort import warn_of
-from monai_ext.volumes.dicom_zip import holds_dicom, is_zip
+from monai_ext.volumes.dicom_zip import is_zip, may_hold_scans
+from monai_ext.volumes.earlier_results import KIND, is_note, results_in
 from monai_ext.volumes.prepare_datalist import from_datalist
 from monai_ext.volumes.prepare_source import Found, Source
 from monai_ext.volumes.read_itk import ITK_ENDINGS
@@ -81,6 +82,19 @@ def but_labels(left_out: Sequence[str]) -> str:
     return f" ({listed(left_out)}: named like labels)" if left_out else ""
 
 
+def refuse_results_alone(found: Found, name: str) -> None:
+    """Refuse a folder in which there is nothing else than what earlier runs wrote.
+
+    Raises:
+        ScanError: nothing was found but results.
+    """
+    if not found.sources and not found.left_out and set(found.set_aside) == {KIND}:
+        raise ScanError(
+            f"{name}: holds nothing but results of earlier runs; give the pictures and scans themselves",
+            code="scan.none",
+        )
+
+
 def _own_root(source: Path) -> Path:
     # A series alone is called by its folder's name, as it is when the folder above is prepared.
     return source if source.is_dir() and not any(map(is_dicom, _visible_files(source))) else source.parent
@@ -100,11 +114,14 @@ def _from_folder(source: Path, root: Path, store: Path | None) -> Found:
     of_dicom, set_aside = dict[Path, list[Path]](), Counter[str]()
     for folder, files, linked in _walk(source, store, closed):
         sources += [_checked(link, root) for link in linked if not _stays_inside(link, root)]
-        slices = []
+        slices, results = [], results_in(folder)
         for path in files:
-            if path.name.lower().endswith(".zip"):
+            # What is named itself is taken, but for DICOM, which no series is read from.
+            if path.name in results and (folder != source or is_dicom(path)):
+                set_aside[KIND] += not is_note(path.name)
+            elif path.name.lower().endswith(".zip"):
                 # A zip beside a folder of its name is what that folder was unpacked from.
-                if not path.with_name(case_id(path)).is_dir() and is_zip(path) and holds_dicom(path):
+                if not path.with_name(case_id(path)).is_dir() and is_zip(path) and may_hold_scans(path):
                     found = _from_zip(path, root)
                     sources += found.sources
                     set_aside += found.set_aside
@@ -125,6 +142,7 @@ def _from_folder(source: Path, root: Path, store: Path | None) -> Found:
     sources += [_checked(folder, root) for folder in places.refused]  # reading will say what is wrong with it
     sources += [_closed(Path(error.filename), root, error) for error in closed]
     set_aside += places.set_aside
+    set_aside = +set_aside  # without those of which there are none
     return Found(root, sorted(sources, key=lambda item: item.relative), sorted(left_out), set_aside=set_aside)
 
 

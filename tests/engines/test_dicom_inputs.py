@@ -30,6 +30,7 @@ def test_a_folder_and_a_zip_of_series(write_series: Series, tmp_path: Path) -> N
     assert dicom_items(items, False) == items
     found = dicom_items(items, True)
     assert [item["case"] for item in found] == ["one", "packed"]
+    assert not [item["problem"] for item in found if "problem" in item]
     assert [item["series"] for item in found] == [item["image"] for item in items]
 
 
@@ -40,6 +41,26 @@ def test_what_is_known_to_be_unusable_stays_so(write_series: Series, tmp_path: P
     assert bad == items[0]
     assert one["problem"].startswith("one: the series has no StudyInstanceUID, by which a DICOM result refers to it")
     assert "series" not in one
+
+
+def test_what_the_writer_would_refuse_is_known_before(
+    write_series: Series, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trial with the headers of the series; of its pixels, it takes none."""
+    items = scan_items(str(write_series(tmp_path / "one", body(), PatientWeight="80")))
+    seen: list[tuple[int, ...]] = []
+
+    def refusing(*_: object, pixel_array: np.ndarray, **__: object) -> None:
+        seen.append(pixel_array.shape)
+        raise ValueError("PLANTED")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("highdicom.seg.Segmentation", refusing)
+        (one,) = dicom_items(items, True)
+    assert seen == [(7, 4, 4)]
+    assert one["problem"].startswith("one: a header of the series holds what no DICOM result can be made with")
+    assert "PLANTED" not in one["problem"]
+    assert "series" in dicom_items(items, True)[0]
 
 
 def test_other_inputs_are_named(tmp_path: Path) -> None:

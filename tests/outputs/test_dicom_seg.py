@@ -12,7 +12,7 @@ import pydicom
 import pytest
 
 from monai_ext.base import GeometryError, LabelError, ScanError, SettingError, WriteError
-from monai_ext.outputs import read_dicom_seg, write_dicom_seg
+from monai_ext.outputs import read_dicom_seg, write_dicom_seg, write_heat_map
 from monai_ext.volumes import open_series, read_labels
 
 highdicom = pytest.importorskip("highdicom", reason="pip install 'monai-ext[dicom]'")
@@ -105,6 +105,19 @@ def test_numbers_and_names_stay_where_others_are_absent(write_series: Series, tm
     )
 
 
+@pytest.mark.parametrize("present", [True, False])
+def test_one_segment_alone(write_series: Series, tmp_path: Path, present: bool) -> None:
+    """Some versions of highdicom then say once for all frames which segment they show, others frame by frame."""
+    series = open_series(write_series(tmp_path / "ct", hu()))
+    labels = np.where(made_up() == 4, 1, 0) * present
+    path = write_dicom_seg(tmp_path / "a_seg.dcm", labels, series.affine, series.headers(), {1: "candidate"}, **ABOUT)
+    read, names = read_dicom_seg(path, series.headers())
+    np.testing.assert_array_equal(read, labels)
+    assert names == {1: "candidate"}
+    data = pydicom.dcmread(path)
+    assert len(data.PerFrameFunctionalGroupsSequence) == data.NumberOfFrames == max(1, np.any(labels, (0, 1)).sum())
+
+
 def test_what_it_says_of_itself(write_series: Series, tmp_path: Path) -> None:
     series = open_series(write_series(tmp_path / "ct", hu(), StudyDescription="Oberbauch über alles"))
     path = write_dicom_seg(tmp_path / "a_seg.dcm", made_up(), series.affine, series.headers(), NAMES, **ABOUT)
@@ -149,6 +162,99 @@ def test_names_of_patients_in_any_letters_go_where_they_belong_and_nowhere_else(
     assert not re.search("PLANTED|Pl.nted|2\\.25", caplog.text)
     del seg.PatientName, seg.PatientID, seg.PatientBirthDate, seg.PatientSex, seg.StudyTime
     assert "PLANTED" not in str(seg)
+
+
+def plant(headers: list[pydicom.Dataset], keyword: str, value: bytes) -> list[pydicom.Dataset]:
+    """Put bytes into headers as a file may hold them, past all checks of pydicom."""
+    tag = pydicom.datadict.tag_for_keyword(keyword)
+    kind = pydicom.datadict.dictionary_VR(tag)
+    for header in headers:
+        header[tag] = pydicom.dataelem.RawDataElement(pydicom.tag.Tag(tag), kind, len(value), value, 0, False, True)
+    return headers
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("PatientWeight", b"PLANTED "),
+        ("PatientWeight", b"80,5"),
+        ("PatientWeight", b"80\\81 "),
+        ("PatientSize", b"PLANTED "),
+        ("PatientSize", b"NaN "),
+        ("LossyImageCompressionRatio", b"PLANTED "),
+        ("SliceThickness", b"5,0 "),
+        ("SliceThickness", b"3\\2 "),
+        ("SliceThickness", b"NaN "),
+        ("SliceThickness", b"-3"),
+    ],
+)
+def test_numbers_that_cannot_be_parsed_are_left_out(
+    write_series: Series, tmp_path: Path, caplog: pytest.LogCaptureFixture, keyword: str, value: bytes
+) -> None:
+    series = open_series(write_series(tmp_path / "ct", hu()))
+    headers = plant(series.headers(), keyword, value)
+    with caplog.at_level(logging.DEBUG, logger="monai_ext"):
+        path = write_dicom_seg(tmp_path / "a_seg.dcm", made_up(), series.affine, headers, NAMES, **ABOUT)
+    assert "PLANTED" not in caplog.text
+    seg = pydicom.dcmread(path)
+    assert keyword == "SliceThickness" or keyword not in seg
+    spacing = seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    assert spacing.SliceThickness == (2.5 if keyword == "SliceThickness" else 4)
+    np.testing.assert_array_equal(read_dicom_seg(path, series.headers())[0], made_up())
+
+
+def test_numbers_that_can_be_parsed_are_kept(write_series: Series, tmp_path: Path) -> None:
+    series = open_series(write_series(tmp_path / "ct", hu(), PatientWeight="80.5", LossyImageCompressionRatio=[10, 5]))
+    headers = plant(series.headers(), "PatientSize", b"1.7300000000000000000 ")  # more letters than it may have
+    path = write_dicom_seg(tmp_path / "a_seg.dcm", made_up(), series.affine, headers, NAMES, **ABOUT)
+    seg = pydicom.dcmread(path)
+    assert (seg.PatientWeight, seg.LossyImageCompressionRatio, seg.PatientSize) == (80.5, [10, 5], 1.73)
+
+
+def test_what_the_library_refuses_is_one_sentence_without_its_words(
+    write_series: Series, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    series = open_series(write_series(tmp_path / "ct", hu()))
+
+    def refusing(*_: object, **__: object) -> None:
+        raise ValueError("PLANTED value")
+
+    monkeypatch.setattr(highdicom.seg, "Segmentation", refusing)
+    with pytest.raises(WriteError) as caught:
+        write_dicom_seg(tmp_path / "a_seg.dcm", made_up(), series.affine, series.headers(), NAMES, **ABOUT)
+    assert str(caught.value) == (
+        "case_7: a header of the series holds what no DICOM result can be made with (ValueError); export the series "
+        "again, or do without DICOM output"
+    )
+    assert caught.value.__suppress_context__
+    assert [path.name for path in tmp_path.iterdir()] == ["ct"]
+
+
+@pytest.mark.parametrize("jitter", [1e-6, 3e-4])
+@pytest.mark.parametrize("spacing_mm", [(0.75, 1.25, 2.5), (0.15, 0.13, 5.0)])
+def test_slices_that_are_read_as_one_grid_are_written_as_one(
+    write_series: Series, tmp_path: Path, jitter: float, spacing_mm: tuple[float, float, float]
+) -> None:
+    """Orientations that differ a little, and positions off the line by less than the reader allows."""
+    folder = write_series(tmp_path / "ct", hu(), spacing_mm=spacing_mm, backwards=True)
+    off = np.random.default_rng(9)
+    for number, path in enumerate(sorted(folder.iterdir())):
+        data = pydicom.dcmread(path)
+        data.ImageOrientationPatient = [1, round((number % 3) * jitter, 7), 0, 0, 1, 0]
+        inner = 0 < number < SHAPE[2] - 1  # the line is drawn from the first to the last
+        place = np.array(data.ImagePositionPatient, float) + inner * off.uniform(-0.008, 0.008, 3) * spacing_mm[2]
+        data.ImagePositionPatient = [round(float(part), 4) for part in place]
+        data.save_as(path)
+    series = open_series(folder)
+    path = write_dicom_seg(tmp_path / "a_seg.dcm", made_up(), series.affine, series.headers(), NAMES, **ABOUT)
+    np.testing.assert_array_equal(read_dicom_seg(path, series.headers()[::-1])[0], made_up())
+    odds = made_up().astype(np.float32)
+    about = {**ABOUT, "quantity": "anomaly log-odds"}
+    write_heat_map(tmp_path / "a_heatmap.dcm", odds, series.affine, series.headers(), **about)  # reads it back
+    shared = pydicom.dcmread(path).SharedFunctionalGroupsSequence[0]
+    np.testing.assert_allclose(
+        shared.PlaneOrientationSequence[0].ImageOrientationPatient, [1, jitter, 0, 0, 1, 0], atol=1e-7
+    )
 
 
 def test_another_grid_is_refused(write_series: Series, tmp_path: Path) -> None:

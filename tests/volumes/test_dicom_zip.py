@@ -11,7 +11,7 @@ import pytest
 
 from monai_ext.base import ScanError
 from monai_ext.volumes import dicom_zip as module
-from monai_ext.volumes import find_scans, find_series, open_series, read_scan
+from monai_ext.volumes import find_inputs, find_scans, find_series, open_series, prepare, read_scan
 
 
 @pytest.fixture
@@ -152,6 +152,24 @@ def test_zip_of_something_else(tmp_path):
     refused(tmp_path / "case_7.zip", sentence, "scan.empty")
     with pytest.raises(ScanError, match=r"the folder holds no scan"):
         find_scans(tmp_path)  # passed over, as ever
+
+
+def test_zips_that_are_damaged_or_hold_zips_do_not_vanish_among_scans(whole, dicom, tmp_path):
+    dicom.series(tmp_path / "x", 5)
+    packed = whole.read_bytes()
+    (tmp_path / "half.zip").write_bytes(packed[: len(packed) // 2])
+    (tmp_path / "text.zip").write_text("SENTINEL")
+    (tmp_path / "nothing.zip").write_bytes(b"")
+    with zipfile.ZipFile(tmp_path / "nested.zip", "w") as archive:
+        archive.writestr("SENTINEL/inner.zip", packed)
+    damaged = "the file cannot be used, it is no whole zip; copy or export it again"
+    expected = {name: f"{name}: {damaged}" for name in ("half", "text", "nothing")}
+    expected["nested"] = "nested: the zip holds no DICOM files but other zips; unpack it first"
+    for find in (find_scans, find_inputs):
+        found = {scan.case: scan.problem for scan in find(tmp_path)}
+        assert found == expected | {"case_7": None, "x": None, "SENTINEL": None}
+    summary = prepare(tmp_path, tmp_path / "store", workers=0)
+    assert sorted(outcome.reason for outcome in summary.failed) == sorted(expected.values())
 
 
 def test_damaged_slice_is_not_taken_for_a_viewer(tmp_path, dicom):

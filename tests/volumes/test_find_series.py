@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -228,7 +229,8 @@ def test_a_folder_named_with_a_mark_is_that_folder(tmp_path, dicom):
 def test_every_list_takes_folders_of_several_series_and_zips(mixed, dicom, tmp_path):
     dicom.zip(dicom.series(tmp_path / "apart" / "x", 7), tmp_path / "one.zip")
     dicom.zip(mixed, tmp_path / "mixed.zip")  # of which the folder was unpacked
-    (tmp_path / "other.zip").write_bytes(b"no zip")
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
+        archive.writestr("notes.txt", b"no scan")
     dicom.zip(mixed, tmp_path / "two.zip")
     for find in (find_scans, find_inputs):
         found = find(tmp_path)
