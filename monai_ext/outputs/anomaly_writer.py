@@ -16,7 +16,7 @@ from monai.transforms import MapTransform
 from monai_ext.base import GeometryError, ScanError, SettingError, find_window, plain_name, replacing
 from monai_ext.outputs.anomaly_pictures import anomaly_picture, anomaly_sheet
 from monai_ext.outputs.candidates import candidate_rows, find_candidates, table_text
-from monai_ext.outputs.dicom_beside import add_anomaly_files, series_headers
+from monai_ext.outputs.dicom_beside import add_anomaly_files, remove_outdated, series_headers
 from monai_ext.outputs.heatmaps import (
     heat_volume_check,
     picture_check,
@@ -93,7 +93,8 @@ class AnomalyWriter(MapTransform):
         window_hu: of the sheet of slices.
         overlay: whether pictures are made.
         dicom_seg: also write mask, map and candidates of a volume as ``<case>_seg.dcm``, ``<case>_heatmap.dcm`` and
-            ``<case>_report.dcm``; needs the entry ``series``, the path of the scan's DICOM series.
+            ``<case>_report.dcm``; needs the entry ``series``, the path of the scan's DICOM series;
+            without, such files of an earlier run are removed.
         algorithm: what the DICOM files say made them.
         allow_missing_keys: pass over entries that are absent.
 
@@ -192,6 +193,8 @@ class AnomalyWriter(MapTransform):
                 self._volume_files(files, folder, case, odds, mask, affine, fingerprint)
             else:
                 self._picture_files(files, folder, case, odds, mask)
+        if not self.dicom_seg:
+            remove_outdated([folder / f"{case}_{what}.dcm" for what in ("seg", "heatmap", "report")], case)
         return CaseResult(case, kind, score, score_rate, rows, folder)
 
     def _volume_files(

@@ -1,21 +1,22 @@
 """DICOM files beside the other results of a scan that was a DICOM series."""
 
 import tempfile
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 from pydicom.dataset import Dataset
 
 from monai_ext._version import __version__
-from monai_ext.base import ScanError, replacing
+from monai_ext.base import ScanError, WriteError, replacing
 from monai_ext.outputs.dicom_heat_map import write_heat_map
 from monai_ext.outputs.dicom_report import write_lesion_report
 from monai_ext.outputs.dicom_seg import write_dicom_seg
-from monai_ext.outputs.dicom_source import need_highdicom, source_series
-from monai_ext.volumes import open_series
+from monai_ext.outputs.dicom_source import MANUFACTURER, need_highdicom, source_series
+from monai_ext.volumes import open_series, quiet_pydicom
 
 SERIES_KEY = "series"  # of an entry: where its DICOM series lies, which no result may tell
 _TINY = 4  # pixels a row, of frames of whole bytes
@@ -74,6 +75,38 @@ def add_anomaly_files(
     write_heat_map(heat, odds, affine, headers, quantity="anomaly log-odds", **about)
     report = files.enter_context(replacing(folder / f"{case}_report.dcm"))
     write_lesion_report(report, rows, headers, **about)
+
+
+def remove_outdated(paths: Iterable[Path], case: str) -> None:
+    """Remove DICOM files of an earlier run beside results that were written anew without them.
+
+    What another program made stays, under whatever name.
+
+    Raises:
+        WriteError: one cannot be removed, and would contradict the new results.
+    """
+    for path in paths:
+        try:
+            if path.is_file() and _is_ours(path):
+                path.unlink()
+        except OSError as error:
+            raise WriteError(
+                f"{case}: {path.name} is of an earlier run and cannot be removed ({error.strerror or 'system error'}); "
+                "remove it, for it contradicts the new results",
+                code="write.outdated",
+                case=case,
+            ) from None
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        with quiet_pydicom():
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["Manufacturer"])
+            return bool(header.get("Manufacturer") == MANUFACTURER)
+    except OSError:
+        raise
+    except Exception:
+        return False  # no DICOM, so no object of ours
 
 
 def check_referable(series: str | Path, case: str) -> None:

@@ -25,7 +25,7 @@ from monai_ext.volumes.dicom_slice import DicomSlice
 from monai_ext.volumes.dicom_stack import stacked
 from monai_ext.volumes.refusals import refuse
 
-RESEARCH = "for research use only"
+RESEARCH, MANUFACTURER = "for research use only", "monai-ext"
 _SHARED = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
 _REFERRED = ("SOPClassUID", "SOPInstanceUID", *_SHARED)
 _PATIENT = ("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex", "PatientIdentityRemoved")
@@ -148,7 +148,7 @@ def equipment(hd: Any, number: int, description: str) -> dict[str, Any]:
         "sop_instance_uid": new_uid(),
         "series_number": number,
         "instance_number": 1,
-        "manufacturer": "monai-ext",
+        "manufacturer": MANUFACTURER,
         "manufacturer_model_name": "monai-ext",
         "software_versions": __version__,
         "device_serial_number": __version__,  # type 1, and programs have no other number

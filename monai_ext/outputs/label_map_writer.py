@@ -13,7 +13,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from monai_ext.base import GeometryError, WriteError
-from monai_ext.outputs.dicom_beside import add_label_seg, series_headers
+from monai_ext.outputs.dicom_beside import add_label_seg, remove_outdated, series_headers
 from monai_ext.outputs.labels import write_labels
 from monai_ext.outputs.output_place import place_for
 from monai_ext.outputs.overlay import overlay_png
@@ -37,7 +37,8 @@ class LabelMapWriter(MapTransform):
         image_key: entry with the ``(1, x, y, z)`` image that the picture shows, on any grid of its own.
         window: the image's values that become black and white; the default is for windowed images.
         postfix: what follows the case in file names; each key of several needs its own writer and postfix.
-        dicom_seg: also write ``<case>_seg.dcm``; needs the entry ``series``, the path of the scan's DICOM series.
+        dicom_seg: also write ``<case>_seg.dcm``; needs the entry ``series``, the path of the scan's DICOM series;
+            without, such a file of an earlier run is removed.
         algorithm: what the SEG says made it.
 
     Raises:
@@ -81,11 +82,13 @@ class LabelMapWriter(MapTransform):
             affine = _own_affine(result, labels.shape, case)
             about = {"scan_sha256": fingerprint} if fingerprint else {}
             with ExitStack() as files:
+                seg = path.with_name(f"{case}_{self.postfix}.dcm")
                 if self.dicom_seg:
-                    seg = path.with_name(f"{case}_{self.postfix}.dcm")
                     headers = series_headers(out, case)
                     add_label_seg(files, seg, labels, affine, headers, self.names, self.algorithm, case)
                 write_labels(path, labels, affine, self.names, case=case, about=about)
+            if not self.dicom_seg:
+                remove_outdated([seg], case)
             if self.overlay:
                 self._picture(path.with_name(f"{case}_{self.postfix}.png"), out, labels, affine, case)
         return out

@@ -89,6 +89,22 @@ def test_without_the_switch_there_is_no_dicom(
     assert {path.name for path in (tmp_path / "out" / "scan").iterdir()} == {"scan_seg.nii.gz", "scan_seg.json"}
 
 
+def test_a_seg_of_an_earlier_run_goes_when_its_labels_are_written_anew(
+    run_flow: Run, settings: dict[str, Any], write_series: Series, tmp_path: Path
+) -> None:
+    folder = write_series(tmp_path / "scan", body(), spacing_mm=(3.5, 4.5, 7.5))
+    out, common = tmp_path / "out" / "scan", {**settings, "dataset_dir": str(folder)}
+    run_flow(BUNDLE, ["inference", "tiny"], False, {**common, "dicom_seg": True})
+    assert (out / "scan_seg.dcm").is_file()
+    run_flow(BUNDLE, ["inference", "tiny"], False, {**common, "dicom_seg": False})
+    assert {path.name for path in out.iterdir()} == {"scan_seg.nii.gz", "scan_seg.json"}
+    # What somebody else put there is not ours to remove.
+    for content in (next(folder.iterdir()).read_bytes(), b"no DICOM"):
+        (out / "scan_seg.dcm").write_bytes(content)
+        run_flow(BUNDLE, ["inference", "tiny"], False, {**common, "dicom_seg": False})
+        assert (out / "scan_seg.dcm").read_bytes() == content
+
+
 def test_nifti_input_is_refused_before_anything_is_done(
     run_flow: Run, settings: dict[str, Any], phantoms: Path, tmp_path: Path
 ) -> None:

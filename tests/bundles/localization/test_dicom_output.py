@@ -72,6 +72,18 @@ def test_the_dicom_files_are_the_others(
         assert "2.25." not in text
 
 
+def test_files_of_an_earlier_run_go_when_its_results_are_written_anew(
+    run_flow: Run, mirror: dict[str, Any], write_series: Series, tmp_path: Path
+) -> None:
+    folder = write_series(tmp_path / "ct", with_balls(), spacing_mm=(1.5, 1.5, 1.5))
+    common = {**mirror, "dataset_dir": str(folder), "output_dir": str(tmp_path / "out"), "window_hu": [0, 200]}
+    run_flow(BUNDLE, ["inference"], False, {**common, "dicom_seg": True})
+    assert len(list((tmp_path / "out" / "ct").glob("*.dcm"))) == 3
+    run_flow(BUNDLE, ["inference"], False, {**common, "dicom_seg": False})
+    assert not list((tmp_path / "out" / "ct").glob("*.dcm"))
+    assert (tmp_path / "out" / "ct" / "ct_mask.nii.gz").is_file()
+
+
 def test_pictures_are_refused(run_flow: Run, mirror: dict[str, Any], write_series: Series, tmp_path: Path) -> None:
     write_series(tmp_path / "in" / "ct", with_balls())
     Image.fromarray(np.zeros((31, 37), np.uint8)).save(tmp_path / "in" / "photo.png")
