@@ -18,6 +18,12 @@ def add_empty_frames(seg: Dataset) -> None:
     frames = seg.PerFrameFunctionalGroupsSequence
     shown = {int(frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber) for frame in frames}
     absent = [int(item.SegmentNumber) for item in seg.SegmentSequence if int(item.SegmentNumber) not in shown]
+    # Bits follow one another without a gap between frames (PS3.5 8.1.1); newer highdicom leaves some behind the last.
+    frame_bits = int(seg.Rows) * int(seg.Columns)
+    used, rest = divmod(len(frames) * frame_bits, 8)
+    pixels = bytes(seg.PixelData[:used])
+    if rest:
+        pixels += bytes([seg.PixelData[used] & (1 << rest) - 1])
     for number in absent:
         frame = copy.deepcopy(frames[0])
         frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber = number
@@ -25,6 +31,5 @@ def add_empty_frames(seg: Dataset) -> None:
         frame.FrameContentSequence[0].DimensionIndexValues = [number, *place]
         frames.append(frame)
     seg.NumberOfFrames = len(frames)
-    # Bits follow one another without a gap between frames (PS3.5 8.1.1), and what pads the last byte is 0 as well.
-    size = -(-len(frames) * int(seg.Rows) * int(seg.Columns) // 8)
-    seg.PixelData = bytes(seg.PixelData).ljust(size + size % 2, b"\0")
+    size = -(-len(frames) * frame_bits // 8)
+    seg.PixelData = pixels.ljust(size + size % 2, b"\0")

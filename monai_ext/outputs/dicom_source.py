@@ -19,21 +19,21 @@ from monai_ext._version import __version__
 from monai_ext.base import GeometryError, SettingError
 from monai_ext.outputs.dicom_codes import PRIVATE, Coding
 from monai_ext.outputs.dicom_copied import decimal, parsed, set_parsed, thickness_mm, writing_dicom
+from monai_ext.outputs.dicom_references import REFERRED, check_references
 from monai_ext.volumes import largest_shift_mm, quiet_pydicom, spacing_of
 from monai_ext.volumes.dicom_checks import shape_of
 from monai_ext.volumes.dicom_slice import DicomSlice
 from monai_ext.volumes.dicom_stack import stacked
-from monai_ext.volumes.refusals import refuse
 
 RESEARCH, MANUFACTURER = "for research use only", "monai-ext"
-_SHARED = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
-_REFERRED = ("SOPClassUID", "SOPInstanceUID", *_SHARED)
-_PATIENT = ("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex", "PatientIdentityRemoved")
+_PATIENT = ("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex")
+# Together or not at all (PS3.3 C.7.1.1): whoever removed an identity says how.
+_REMOVED = ("PatientIdentityRemoved", "DeidentificationMethod")
 _STUDY = ("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "StudyDescription", "ReferringPhysicianName")
 _PERSON = ("PatientAge", "PatientSize", "PatientWeight")
 # Type 2: what is absent in the source must be there, empty.
 _EMPTY = {*_PATIENT[:2], *_PATIENT[3:5], *_STUDY[:4], _STUDY[5]}
-_BODY = ("BodyPartExamined", "Laterality")
+_BODY = ("BodyPartExamined",)  # not Laterality, which a SEG tells of each segment
 _LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
 _RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
 
@@ -84,7 +84,8 @@ class SourceSeries:
         extra = (*_BODY, *_LOSSY) if "Rows" in dataset else ()  # of images alone, not of reports
         source = self.headers[0]
         dataset.SpecificCharacterSet = "ISO_IR 192"  # UTF-8 holds whatever the source and our names hold
-        for keyword in (*_PATIENT, *_STUDY, *_PERSON, *extra):
+        removed = _REMOVED if all(parsed(source, keyword) for keyword in _REMOVED) else ()
+        for keyword in (*_PATIENT, *removed, *_STUDY, *_PERSON, *extra):
             value = parsed(source, keyword)
             if value is not None or keyword in _EMPTY:
                 set_parsed(dataset, keyword, value)
@@ -98,21 +99,11 @@ def source_series(headers: Sequence[Dataset], case: str) -> SourceSeries:
         case: the id for messages.
 
     Raises:
-        ScanError: attributes by which results refer to the series are absent or differ, or instances share a UID.
+        ScanError: attributes by which results refer to the series are absent, differ, are shared or are no UIDs.
         GeometryError: slices missing, doubled, not parallel or unevenly placed.
     """
-    if not headers:
-        refuse(case, "there are no slices", "give the headers of one DICOM series", "scan.empty")
-    absent = [keyword for keyword in _REFERRED if not all(header.get(keyword) for header in headers)]
-    if absent:
-        what = f"the series has no {', '.join(absent)}, by which a DICOM result refers to it"
-        refuse(case, what, "export it again with its UIDs, or do without DICOM output", "dicom.references")
-    for keyword in _SHARED:
-        if len({str(header.get(keyword)) for header in headers}) > 1:
-            what = f"the slices differ in {keyword}"
-            refuse(case, what, "give the slices of one series", "dicom.series")
-    if len({str(header.SOPInstanceUID) for header in headers}) < len(headers):
-        refuse(case, "slices share a SOPInstanceUID", "export the series again", "dicom.references")
+    with writing_dicom(case):
+        check_references(headers, case)
     slices = [
         DicomSlice(Path(), header, f"slice {number} of {len(headers)}", case)
         for number, header in enumerate(headers, 1)
@@ -171,7 +162,7 @@ def _bare(header: Dataset, affine: np.ndarray) -> Dataset:
     across, down, step_mm = spacing_of(affine)
     axes = _RAS_TO_LPS * (affine[:3, :2] / (across, down)).T
     bare = Dataset()
-    for keyword in (*_REFERRED, "Rows", "Columns"):
+    for keyword in (*REFERRED, "Rows", "Columns"):
         setattr(bare, keyword, header.get(keyword))
     bare.ImageOrientationPatient = [decimal(part) for part in axes.ravel()]
     bare.PixelSpacing = [decimal(down), decimal(across)]

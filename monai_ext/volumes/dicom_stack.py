@@ -51,12 +51,14 @@ def _step(positions: np.ndarray, normal: np.ndarray, case: str) -> np.ndarray:
     gaps = np.diff(positions @ normal)
     doubled = int(np.count_nonzero(gaps < 1e-3))
     if doubled:
-        what, way_out = f"{doubled} slices lie where another one does", "keep one phase or copy in a folder"
+        what = "1 slice lies" if doubled == 1 else f"{doubled} slices lie"
+        what, way_out = f"{what} where another one does", "keep one phase or copy in a folder"
         refuse_geometry(case, what, way_out, "dicom.duplicates")
     usual = float(np.median(gaps))
     missing = int(np.sum(np.rint(gaps / usual)[gaps > 1.5 * usual] - 1))
     if missing:
-        what = f"{missing} slices are missing between others {usual:g} mm apart"
+        what = "1 slice is" if missing == 1 else f"{missing} slices are"
+        what += f" missing between others {usual:g} mm apart"
         refuse_geometry(case, what, "copy the whole series again", "dicom.missing")
     step = (positions[-1] - positions[0]) / (len(positions) - 1)
     tolerance = 0.01 + 0.01 * usual  # positions are decimal strings, often of two digits

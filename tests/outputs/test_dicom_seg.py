@@ -13,6 +13,7 @@ import pytest
 
 from monai_ext.base import GeometryError, LabelError, ScanError, SettingError, WriteError
 from monai_ext.outputs import read_dicom_seg, write_dicom_seg, write_heat_map
+from monai_ext.outputs.dicom_empty_frames import add_empty_frames
 from monai_ext.volumes import open_series, read_labels
 
 highdicom = pytest.importorskip("highdicom", reason="pip install 'monai-ext[dicom]'")
@@ -116,6 +117,21 @@ def test_one_segment_alone(write_series: Series, tmp_path: Path, present: bool) 
     assert names == {1: "candidate"}
     data = pydicom.dcmread(path)
     assert len(data.PerFrameFunctionalGroupsSequence) == data.NumberOfFrames == max(1, np.any(labels, (0, 1)).sum())
+
+
+def test_what_follows_the_last_frame_is_no_part_of_an_empty_one(write_series: Series, tmp_path: Path) -> None:
+    """Some versions of highdicom leave bits behind the last frame, where the first of the empty ones begins."""
+    series = open_series(write_series(tmp_path / "ct", hu()))
+    labels = np.where(made_up() == 1, 1, 0)
+    path = write_dicom_seg(tmp_path / "a_seg.dcm", labels, series.affine, series.headers(), {1: "a", 2: "b"}, **ABOUT)
+    seg = pydicom.dcmread(path)
+    frames, size = seg.NumberOfFrames - 1, SHAPE[0] * SHAPE[1]
+    assert frames * size % 8
+    seg.PerFrameFunctionalGroupsSequence = seg.PerFrameFunctionalGroupsSequence[:frames]
+    pixels = bytearray(seg.PixelData[: -(-frames * size // 8)])
+    seg.PixelData = bytes([*pixels[:-1], pixels[-1] | 0xFF << frames * size % 8 & 0xFF])
+    add_empty_frames(seg)
+    np.testing.assert_array_equal(read_dicom_seg(seg, series.headers())[0], labels)
 
 
 def test_what_it_says_of_itself(write_series: Series, tmp_path: Path) -> None:
@@ -307,12 +323,47 @@ def test_mixed_and_doubled_slices_are_refused(write_series: Series, tmp_path: Pa
     headers[2].SOPInstanceUID = headers[3].SOPInstanceUID
     with pytest.raises(ScanError, match="slices share a SOPInstanceUID"):
         write_dicom_seg(tmp_path / "a_seg.dcm", made_up(), series.affine, headers, NAMES, **ABOUT)
-    with pytest.raises(GeometryError, match="1 slices are missing"):
+    with pytest.raises(GeometryError, match="1 slice is missing"):
         write_dicom_seg(
             tmp_path / "a_seg.dcm", made_up(), series.affine, [*headers[:2], *series.headers()[3:]], NAMES, **ABOUT
         )
     with pytest.raises(ScanError, match="there are no slices"):
         write_dicom_seg(tmp_path / "a_seg.dcm", made_up(), series.affine, [], NAMES, **ABOUT)
+
+
+@pytest.mark.parametrize("uid", ["2.25.012", "2.25." + "7" * 60, "PLANTED", "2.25.7."])
+@pytest.mark.parametrize("keyword", ["SOPInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID"])
+def test_uids_that_are_none_are_named(write_series: Series, tmp_path: Path, keyword: str, uid: str) -> None:
+    series = open_series(write_series(tmp_path / "ct", hu()))
+    headers = plant(series.headers()[:1], keyword, uid.encode() + b" " * (len(uid) % 2)) + series.headers()[1:]
+    with pytest.raises(ScanError) as caught:
+        write_dicom_seg(tmp_path / "a_seg.dcm", made_up(), series.affine, headers, NAMES, **ABOUT)
+    assert str(caught.value).startswith(f"case_7: the series has a {keyword} that is no valid UID, by which")
+    assert uid not in str(caught.value)
+
+
+def test_slices_of_two_patients_are_refused_without_their_names(write_series: Series, tmp_path: Path) -> None:
+    series = open_series(write_series(tmp_path / "ct", hu()))
+    for value in ("PLANTED-4712", ""):
+        headers = series.headers()
+        headers[3].PatientID = value
+        with pytest.raises(ScanError, match=r"^case_7: the slices are of several patients; give the") as caught:
+            write_dicom_seg(tmp_path / "a_seg.dcm", made_up(), series.affine, headers, NAMES, **ABOUT)
+        assert "PLANTED" not in str(caught.value)
+
+
+@pytest.mark.parametrize("method", [None, "by hand"])
+def test_what_removed_the_identity_is_told_with_it_or_not_at_all(
+    write_series: Series, tmp_path: Path, method: str | None
+) -> None:
+    changes = {"PatientIdentityRemoved": "YES", "DeidentificationMethod": method, "Laterality": "L"}
+    series = open_series(write_series(tmp_path / "ct", hu(), **changes))
+    seg = pydicom.dcmread(
+        write_dicom_seg(tmp_path / "a_seg.dcm", made_up(), series.affine, series.headers(), NAMES, **ABOUT)
+    )
+    told = (seg.get("PatientIdentityRemoved"), seg.get("DeidentificationMethod"))
+    assert told == (("YES", method) if method else (None, None))
+    assert "Laterality" not in seg
 
 
 @pytest.mark.parametrize(

@@ -226,7 +226,7 @@ def test_monochrome1_is_no_other_value(tmp_path):
 
 def test_notes_beside_the_slices_are_passed_over(tmp_path):
     folder = series(tmp_path)
-    for name in (".DS_Store", "DICOMDIR", "README.txt", "labels.json"):
+    for name in (".DS_Store", "DICOMDIR", "README.txt", "labels.json", "Thumbs.db", "desktop.ini"):
         (folder / name).write_text("not a slice")
     np.testing.assert_array_equal(read_scan(folder).voxels, hu())
 
@@ -285,9 +285,9 @@ BAD: dict[str, tuple[Callable[[list[Dataset]], object], str, str]] = {
     "empty uids": (other_numbers, "dicom.series", r"mixes 3 series \(of 2, 2, 1 files\)"),
     "mr": (every(Modality="MR"), "dicom.modality", "not CT by its modality; .*--assume-hu"),
     "no modality": (every(Modality=None), "dicom.modality", "not CT by its modality"),
-    "a slice missing": (lambda s: s.pop(2), "dicom.missing", "1 slices are missing between others 2.5 mm"),
+    "a slice missing": (lambda s: s.pop(2), "dicom.missing", "1 slice is missing between others 2.5 mm"),
     "two missing": (lambda s: (s.pop(2), s.pop(2)), "dicom.*", "missing|apart"),
-    "a slice twice": (lambda s: s.append(s[1]), "dicom.duplicates", "1 slices lie where another one does"),
+    "a slice twice": (lambda s: s.append(s[1]), "dicom.duplicates", "1 slice lies where another one does"),
     "phases": (lambda s: s.extend(map(slice_of, range(5))), "dicom.duplicates", "5 slices lie"),
     "spacing varies": (moved(4, 0, 0, 0.6), "dicom.spacing_varies", "from 2.5 to 3.1 mm apart"),
     "one out of step": (moved(2, 0, 0, 0.06), "dicom.spacing_varies", "mm apart"),
