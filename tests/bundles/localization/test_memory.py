@@ -32,7 +32,7 @@ class Watch:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(
-    ("shape", "count"), [((150, 140, 90), 3), pytest.param((512, 512, 300), 2, marks=pytest.mark.full)]
+    ("shape", "count"), [((150, 140, 90), 6), pytest.param((512, 512, 300), 2, marks=pytest.mark.full)]
 )
 def test_volumes_in_a_row_do_not_add_up(
     run_flow: Run, tiny: dict[str, Any], write_noise: Callable[..., None], tmp_path: Path, shape: Any, count: int
@@ -45,8 +45,9 @@ def test_volumes_in_a_row_do_not_add_up(
     run_flow(BUNDLE, ["inference"], False, {**settings, "handlers": [watch], "overlay": False, "batch_size": 4})
     one = 4 * float(np.prod(shape))  # bytes of the volume as float32
     assert len(watch.after) == count
-    growth = watch.after[-1] - watch.after[-2]
-    assert growth < 0.5 * one, f"{growth / 1e6:.0f} MB more, a volume has {one / 1e6:.0f} MB"
+    # Of each case in the mean: what other tests left in the allocator lets it grow once by about a small volume.
+    growth = (watch.after[-1] - watch.after[0]) / (count - 1)
+    assert growth < 0.5 * one, f"{growth / 1e6:.0f} MB more a case, a volume has {one / 1e6:.0f} MB"
     if one > 3e8:
         # Besides what Python, torch and the CLIP take: image, map, what is compressed and what is re-read.
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
