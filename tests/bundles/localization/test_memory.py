@@ -45,8 +45,10 @@ def test_volumes_in_a_row_do_not_add_up(
     run_flow(BUNDLE, ["inference"], False, {**settings, "handlers": [watch], "overlay": False, "batch_size": 4})
     one = 4 * float(np.prod(shape))  # bytes of the volume as float32
     assert len(watch.after) == count
-    # Of each case in the mean: what other tests left in the allocator lets it grow once by about a small volume.
-    growth = (watch.after[-1] - watch.after[0]) / (count - 1)
+    # The mean over the cases after the second, where the steady state begins: the allocator, which other tests share,
+    # may still grow once by about a small volume.
+    first = min(1, count - 2)
+    growth = (watch.after[-1] - watch.after[first]) / (count - 1 - first)
     assert growth < 0.5 * one, f"{growth / 1e6:.0f} MB more a case, a volume has {one / 1e6:.0f} MB"
     if one > 3e8:
         # Besides what Python, torch and the CLIP take: image, map, what is compressed and what is re-read.
