@@ -178,12 +178,10 @@ def test_bands_of_the_map_are_those_of_its_score(client: MONAILabelClient, serve
 
 
 def test_labels_come_back_as_they_were_saved(client: MONAILabelClient, server: Any, scans: Path) -> None:
+    told = [{"name": "liver", "idx": 1}, {"name": "spleen"}, {"name": "kidney_right", "idx": 3}]
     for name in NAMES:
         source = scans / "labels_of" / f"{name}.nii.gz"
-        assert (
-            client.save_label(name, str(source), "final", {"label_info": [{"name": "liver", "idx": 1}]})["label"]
-            == name
-        )
+        assert client.save_label(name, str(source), "final", {"label_info": told})["label"] == name
         got = requests.get(f"{server.url}/datastore/label?label={name}&tag=final", timeout=60)
         assert got.content == source.read_bytes()
         image = requests.get(f"{server.url}/datastore/image?image={name}", timeout=60)
