@@ -17,7 +17,7 @@ from monailabel.tasks.activelearning.random import Random
 from monailabel.utils.others.generic import remove_file
 
 from monai_ext._version import __version__
-from monai_ext.base import InputError, ScanError, SettingError
+from monai_ext.base import InputError, ScanError
 from monai_ext.label.app_folder import AppSettings, read_app
 from monai_ext.label.bundle_model import BundleModel
 from monai_ext.label.dicomweb_client import connect
@@ -25,7 +25,7 @@ from monai_ext.label.dicomweb_studies import DicomWebStudies
 from monai_ext.label.keeping import keep_results, what_to_keep
 from monai_ext.label.local_studies import LocalStudies
 from monai_ext.label.localization_task import LesionCandidatesTask, LesionHeatTask, LesionMaskTask
-from monai_ext.label.options import Option, coerced
+from monai_ext.label.options import Option, chosen, coerced
 from monai_ext.label.scoring import ClassDice, ModelUncertainty
 from monai_ext.label.scribbles import HistogramScribbles
 from monai_ext.label.segmentation_task import CtSegmentationTask
@@ -138,9 +138,7 @@ class CtLabelApp(MONAILabelApp):
             ManifestError: no such image.
         """
         name = str(request.get("model") or "")
-        task = self._infers.get(name)
-        if task is None:
-            raise SettingError(f"model {name[:60]!r}: choose one of {', '.join(self._infers)}", code="label.model")
+        task: InferTask = chosen("model", name, self._infers)
         store = datastore or self.datastore()
         wish = what_to_keep(request, name, store, task)
         image = request.get("image")
@@ -177,8 +175,7 @@ class CtLabelApp(MONAILabelApp):
             Of each image what became of it; one that cannot be used is told with its reason, and the others go on.
         """
         model = str(request.get("model") or "")
-        if model not in self._infers:
-            raise SettingError(f"model {model[:60]!r}: choose one of {', '.join(self._infers)}", code="label.model")
+        chosen("model", model, self._infers)
         asked = coerced(request, _BATCH, "batch")
         store = datastore or self.datastore()
         images = self._batch_infer.get_images({"images": asked["images"]}, store)
@@ -199,32 +196,21 @@ class CtLabelApp(MONAILabelApp):
     def next_sample(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Return the image to label next; no path of the server is told."""
         name = str(request.get("strategy") or "random")
-        strategy = self._strategies.get(name)
-        if strategy is None:
-            raise SettingError(
-                f"strategy {name[:60]!r}: choose one of {', '.join(self._strategies)}", code="label.strategy"
-            )
-        found: dict[str, Any] = strategy({"strategy": name}, self.datastore()) or {}
+        found: dict[str, Any] = (
+            chosen("strategy", name, self._strategies, "label.strategy")({"strategy": name}, self.datastore()) or {}
+        )
         return found
 
     def train(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Train a model on the final labels."""
-        name = str(request.get("model") or "")
-        if name not in self._trainers:
-            raise SettingError(
-                f"training {name[:60]!r}: choose one of {', '.join(self._trainers) or 'none'}", code="label.model"
-            )
-        result: dict[str, Any] = self._trainers[name](request, self.datastore())
+        trainer = chosen("training", request.get("model"), self._trainers)
+        result: dict[str, Any] = trainer(request, self.datastore())
         return result
 
     def scoring(self, request: Mapping[str, Any], datastore: Datastore | None = None) -> dict[str, Any]:
         """Run a scoring method."""
-        name = str(request.get("method") or "")
-        if name not in self._scoring_methods:
-            raise SettingError(
-                f"scoring {name[:60]!r}: choose one of {', '.join(self._scoring_methods)}", code="label.method"
-            )
-        result: dict[str, Any] = self._scoring_methods[name](request, datastore or self.datastore())
+        scorer = chosen("scoring", request.get("method"), self._scoring_methods, "label.method")
+        result: dict[str, Any] = scorer(request, datastore or self.datastore())
         return result
 
     def on_save_label(self, image_id: str, label_id: str) -> None:

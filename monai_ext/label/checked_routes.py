@@ -26,7 +26,7 @@ from monai_ext.label.dicomweb_studies import DicomWebStudies
 from monai_ext.label.local_studies import IMAGE_ENDINGS
 from monai_ext.label.names import ending_of
 from monai_ext.label.names import session_id as checked_session
-from monai_ext.label.options import Option, coerced
+from monai_ext.label.options import Option, chosen, coerced
 from monai_ext.label.told_info import json_object
 
 _USER = Depends(RBAC(settings.MONAI_LABEL_AUTH_ROLE_USER))
@@ -132,11 +132,7 @@ def train_model(
     user: User = _ADMIN,
 ) -> Any:
     """Train a model, at once or in the background."""
-    trainer = the_app()._trainers.get(model)
-    if trainer is None:
-        raise SettingError(
-            f"training {model[:60]!r}: choose one of {', '.join(the_app()._trainers) or 'none'}", code="label.model"
-        )
+    trainer = chosen("training", model, the_app()._trainers)
     found = train.run_model(model, coerced(params or {}, trainer.options, "training"), run_sync, enqueue)
     return found if run_sync else told_of(found)
 
@@ -144,12 +140,7 @@ def train_model(
 @router.post("/scoring/{method}", tags=["Scoring"])
 def score(method: str, params: dict[str, Any] | None = None, run_sync: bool = False, user: User = _ANNOTATOR) -> Any:
     """Run a scoring method, at once or in the background."""
-    scorer = the_app()._scoring_methods.get(method)
-    if scorer is None:
-        raise SettingError(
-            f"scoring {method[:60]!r}: choose one of {', '.join(the_app()._scoring_methods) or 'none'}",
-            code="label.method",
-        )
+    scorer = chosen("scoring", method, the_app()._scoring_methods, "label.method")
     found = scoring.run_method(method, coerced(params or {}, scorer.options, "scoring"), run_sync)
     return found if run_sync else told_of(found)
 

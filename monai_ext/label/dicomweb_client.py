@@ -84,10 +84,16 @@ def study_of(client: DICOMwebClient, series: str) -> str:
     Raises:
         ManifestError: the archive has no such series.
     """
-    study = find_series(client, {"SeriesInstanceUID": series_uid(series)}).get(series)
-    if study is None:
+    return _row(client, series)[0]
+
+
+def _row(client: DICOMwebClient, series: str) -> tuple[str, int | None]:
+    """Return the study of a series and, where the archive tells it, the number of instances."""
+    wanted = {"SeriesInstanceUID": series_uid(series)}
+    row = next((row for row in _rows(client, wanted) if row[0] == series), None)
+    if row is None:
         raise ManifestError(f"{series}: the archive has no such series; refresh the list", code="label.image")
-    return study
+    return row[1:]
 
 
 def headers_of(client: DICOMwebClient, study: str, series: str) -> list[Dataset]:
@@ -102,11 +108,7 @@ def fetch_series(client: DICOMwebClient, series: str, folder: Path) -> Path:
     Raises:
         ManifestError: the archive has no such series, or sends instances of another one.
     """
-    wanted = {"SeriesInstanceUID": series_uid(series)}
-    row = next((row for row in _rows(client, wanted) if row[0] == series), None)
-    if row is None:
-        raise ManifestError(f"{series}: the archive has no such series; refresh the list", code="label.image")
-    _, study, count = row
+    study, count = _row(client, series)
     if folder.is_dir():
         if count in (None, len(list(folder.iterdir()))):
             return folder

@@ -3,10 +3,11 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from monai_ext.base import SettingError
 
+Task = TypeVar("Task")
 # What clients say about the file they want back; all tasks that return one share it.
 EXTENSIONS = (".nrrd", ".nii.gz", ".nii")
 DTYPES = ("uint8", "uint16", "int16", "int32")
@@ -30,6 +31,24 @@ class Option:
     low: float = 0
     high: float = 0
     shown: bool = True
+
+
+def chosen(what: str, name: object, there: Mapping[str, Task], code: str = "label.model") -> Task:
+    """Return the task of a name that came from a client.
+
+    Args:
+        what: kind of the task, for the message.
+        name: as it came.
+        there: the tasks by name.
+        code: of the error.
+
+    Raises:
+        SettingError: there is none of that name; the sentence lists those there are.
+    """
+    text = str(name or "")
+    if text not in there:
+        raise SettingError(f"{what} {text[:60]!r}: choose one of {', '.join(there) or 'none'}", code=code)
+    return there[text]
 
 
 def shown_options(options: Mapping[str, Option]) -> dict[str, Any]:
