@@ -79,25 +79,24 @@ def run(part: Part, out: Path, limit_s: float) -> Row:
     start = time.monotonic()
     path = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": path}
-    with (out / f"{part.name}.log").open("w", encoding="utf-8") as log:
-        process = subprocess.Popen(
-            [sys.executable, *part.command],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            encoding="utf-8",
-            errors="replace",
-            start_new_session=True,  # ended with its children
-        )
-        timer = threading.Timer(limit_s, _end, [process])
-        timer.start()
-        assert process.stdout is not None
-        for line in process.stdout:
+    process = subprocess.Popen(
+        [sys.executable, *part.command],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+        start_new_session=True,  # ended with its children
+    )
+    timer = threading.Timer(limit_s, _end, [process])
+    timer.start()
+    with process, (out / f"{part.name}.log").open("w", encoding="utf-8") as log:
+        for line in process.stdout or ():
             log.write(line)
             log.flush()
             keep(part.name, line, out)
-        code = process.wait()
-        timer.cancel()
+    code = process.wait()
+    timer.cancel()
     seconds = round(time.monotonic() - start, 1)
     ended = seconds >= limit_s
     return {"part": part.name, "exit_code": code, "seconds": seconds, **({"ended": "time limit"} if ended else {})}

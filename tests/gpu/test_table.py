@@ -24,8 +24,8 @@ def test_rows_before_a_failure_stay(tmp_path: Path, rows: Path) -> None:
     code = "import sys; print('{\"batch\": 3}'); print('words'); print('{torn'); sys.exit(7)"
     done = table.run(part("one", code), tmp_path, 30)
     assert (done["part"], done["exit_code"]) == ("one", 7)
-    assert [json.loads(line) for line in rows.read_text().splitlines()] == [{"part": "one", "batch": 3}]
-    assert "words" in (tmp_path / "one.log").read_text()
+    assert [json.loads(line) for line in rows.read_text(encoding="utf-8").splitlines()] == [{"part": "one", "batch": 3}]
+    assert "words" in (tmp_path / "one.log").read_text(encoding="utf-8")
 
 
 def test_a_part_that_hangs_is_ended_with_its_children(tmp_path: Path, rows: Path) -> None:
@@ -35,12 +35,12 @@ def test_a_part_that_hangs_is_ended_with_its_children(tmp_path: Path, rows: Path
         "print('{\"child\": %d}' % child.pid, flush=True)\n"
         "time.sleep(60)"
     )
-    done = table.run(part("two", code), tmp_path, 2)
+    done = table.run(part("two", code), tmp_path, 5)
     assert done["ended"] == "time limit"
     assert done["seconds"] < 20
-    child = json.loads(rows.read_text())["child"]
+    child = json.loads(rows.read_text(encoding="utf-8"))["child"]
     status = Path(f"/proc/{child}/status")
-    assert not status.exists() or "zombie" in status.read_text()
+    assert not status.exists() or "zombie" in status.read_text(encoding="utf-8")
 
 
 def test_the_table_shows_every_row_and_part() -> None:
