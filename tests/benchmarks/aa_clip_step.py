@@ -39,8 +39,10 @@ SMALL = {
 def localizer_of(small: bool, device: torch.device) -> AnomalyLocalizer:
     """Return a localizer for the liver with random weights, the same at each call."""
     torch.manual_seed(0)
-    clip = load_clip(SMALL, None) if small else load_clip("ViT-L-14-336", None, image_size=518, activation="quick_gelu")
-    return AnomalyLocalizer(AAClip(clip), PromptTable.published().of_class("Liver")).eval().to(device)
+    with device:  # filled there: on a CPU it takes longer than the steps
+        architecture, size = (SMALL, None) if small else ("ViT-L-14-336", 518)
+        model = AAClip(load_clip(architecture, None, image_size=size, activation="quick_gelu"))
+    return AnomalyLocalizer(model, PromptTable.published().of_class("Liver")).eval().to(device)
 
 
 def pictures(localizer: AnomalyLocalizer, batch: int, device: torch.device) -> Tensor:
@@ -91,36 +93,38 @@ def training_step(localizer: AnomalyLocalizer, arm: str, images: Tensor) -> Call
 def work_of(localizer: AnomalyLocalizer, arm: str, images: Tensor) -> Callable[[], Any]:
     """Return what an arm does once; ``stage2:`` before its name trains."""
     if arm.startswith("stage2:"):
+        localizer.model.clip.visual.requires_grad_(False)
+        localizer.zero_grad()
         return training_step(localizer, arm.removeprefix("stage2:"), images)
     return partial(forward, localizer, arm, images)
 
 
-def measured(arms: Sequence[str], batch: int, args: argparse.Namespace, device: torch.device) -> Iterator[Row]:
-    """Measure arms: on a card one after the other, on a CPU in turns, with the memory of each alone."""
+def measured(localizer: AnomalyLocalizer, arms: Sequence[str], batch: int, args: argparse.Namespace) -> Iterator[Row]:
+    """Measure arms in turns on a CPU, with the memory of each alone; one by one where they train or on a card."""
+    device = torch.device(args.device)
+    images = pictures(localizer, batch, device)
     if device.type == "cpu":
         peaks = [_peak_alone(args.small, batch, arm) for arm in arms]
-        works = [work_of(found := localizer_of(args.small, device), a, pictures(found, batch, device)) for a in arms]
-        for arm, seconds, peak in zip(arms, times_of(works, device, args.times), peaks, strict=True):
+    if device.type == "cpu" and not arms[0].startswith("stage2:"):
+        found = times_of([work_of(localizer, arm, images) for arm in arms], device, args.times)
+        for arm, seconds, peak in zip(arms, found, peaks, strict=True):
             yield {"arm": arm, "batch": batch, "seconds": seconds, "peak_gb": round(peak / 1e9, 2)}
         return
-    for arm in arms:
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
-        localizer = localizer_of(args.small, device)
-        row = {"arm": arm, "batch": batch}
+    for number, arm in enumerate(arms):
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(device)
         try:
-            work = work_of(localizer, arm, pictures(localizer, batch, device))
-            seconds = times_of([work], device, args.times)[0]
-            yield row | {"seconds": seconds, "peak_gb": round(torch.cuda.max_memory_allocated(device) / 1e9, 2)}
-            del work
+            seconds = times_of([work_of(localizer, arm, images)], device, args.times)[0]
         except torch.cuda.OutOfMemoryError:
-            yield row | {"error": "out of memory"}
-        del localizer
+            yield {"arm": arm, "batch": batch, "error": "out of memory"}
+            continue
+        peak = peaks[number] if device.type == "cpu" else torch.cuda.max_memory_allocated(device)
+        yield {"arm": arm, "batch": batch, "seconds": seconds, "peak_gb": round(peak / 1e9, 2)}
 
 
-def strays(args: argparse.Namespace, device: torch.device, arms: Sequence[str]) -> Row:
+def strays(localizer: AnomalyLocalizer, arms: Sequence[str], device: torch.device) -> Row:
     """Compare maps of each arm with those of our float32, for one picture."""
-    localizer = localizer_of(args.small, device)
     images = pictures(localizer, 1, device)
     exact = forward(localizer, "fp32", images).double()
     row: Row = {}
@@ -130,9 +134,8 @@ def strays(args: argparse.Namespace, device: torch.device, arms: Sequence[str]) 
     return {"compared_with_fp32": row}
 
 
-def anchor_times(args: argparse.Namespace, device: torch.device) -> Row:
+def anchor_times(localizer: AnomalyLocalizer, device: torch.device) -> Row:
     """Time anchors made for the first time, and remembered."""
-    localizer = localizer_of(args.small, device)
     seen = []
     for _ in range(2):
         wait_for(device)
@@ -161,13 +164,14 @@ def bench(args: argparse.Namespace) -> None:
     device = torch.device(args.device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     tell({"device": name, "torch": torch.__version__, "small": args.small})
-    tell(anchor_times(args, device))
-    tell(strays(args, device, args.arms))
+    localizer = localizer_of(args.small, device)
+    tell(anchor_times(localizer, device))
+    tell(strays(localizer, args.arms, device))
     sets = [(args.arms, batch) for batch in args.batches]
     sets += [([f"stage2:{arm}" for arm in args.arms], 1)] if args.stage2 else []
     for arms, batch in sets:
         base = None
-        for row in measured(arms, batch, args, device):
+        for row in measured(localizer, arms, batch, args):
             if "seconds" in row:
                 seconds = row.pop("seconds")
                 base = seconds if row["arm"].endswith("published") else base

@@ -103,7 +103,9 @@ def our_step(network: HiEndMAE, arm: str, device: torch.device) -> Callable[[Ten
 def ready_step(model: str, batch: int, arm: str, device: torch.device) -> tuple[Callable[[], Any], float]:
     """Return an arm's step on a batch of its own, taken once already, and the seconds of that first time."""
     torch.manual_seed(0)
-    network = getattr(HiEndMAE, model)(recompute="+recompute" in arm).to(device).train()
+    with device:  # filled there: on a CPU it takes longer than the steps
+        network = getattr(HiEndMAE, model)(recompute="+recompute" in arm)
+    network.to(device).train()
     image = torch.rand(batch, 1, *network.image_size, device=device)
     step = PlainStep(network, device) if arm == "published" else our_step(network, arm, device)
     start = time.perf_counter()

@@ -4,7 +4,7 @@
 
 Each part runs in a process of its own with a time limit, and its rows are kept as they come, in ``gpu.jsonl``: a part
 that fails or hangs loses its own rest, nothing else. At the end ``gpu.json`` holds all rows beside the machine's
-versions, ``gpu.md`` the table that is printed, and a log of each part lies beside them.
+versions, ``gpu.md`` the table that is printed, and ``gpu.log`` what the parts said.
 """
 
 import argparse
@@ -90,7 +90,8 @@ def run(part: Part, out: Path, limit_s: float) -> Row:
     )
     timer = threading.Timer(limit_s, _end, [process])
     timer.start()
-    with process, (out / f"{part.name}.log").open("w", encoding="utf-8") as log:
+    with process, (out / "gpu.log").open("a", encoding="utf-8") as log:
+        log.write(f"\n== {part.name}\n")
         for line in process.stdout or ():
             log.write(line)
             log.flush()
@@ -164,7 +165,8 @@ def main() -> None:
         print("no CUDA card: nothing measured")
         return
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "gpu.jsonl").write_text("", encoding="utf-8")
+    for name in ("gpu.jsonl", "gpu.log"):
+        (args.out / name).write_text("", encoding="utf-8")
     about, ended, end = machine(), [], time.monotonic() + 60 * args.minutes
     print(json.dumps(about), flush=True)
     for part in parts(args.smoke, args.out):
@@ -177,9 +179,7 @@ def main() -> None:
     (args.out / "gpu.json").write_text(text, encoding="utf-8")
     (args.out / "gpu.md").write_text(table(about, rows, ended), encoding="utf-8")
     print(table(about, rows, ended))
-    tests = args.out / "tests.log"
-    if tests.exists():
-        print(tests.read_text(encoding="utf-8")[-3000:])
+    print((args.out / "gpu.log").read_text(encoding="utf-8").rpartition("\n== tests\n")[2][-3000:])
     print(f"results: {args.out}")
     sys.exit(any(one["exit_code"] for one in ended))
 

@@ -25,7 +25,7 @@ def test_rows_before_a_failure_stay(tmp_path: Path, rows: Path) -> None:
     done = table.run(part("one", code), tmp_path, 30)
     assert (done["part"], done["exit_code"]) == ("one", 7)
     assert [json.loads(line) for line in rows.read_text(encoding="utf-8").splitlines()] == [{"part": "one", "batch": 3}]
-    assert "words" in (tmp_path / "one.log").read_text(encoding="utf-8")
+    assert "words" in (tmp_path / "gpu.log").read_text(encoding="utf-8")
 
 
 def test_a_part_that_hangs_is_ended_with_its_children(tmp_path: Path, rows: Path) -> None:
