@@ -12,8 +12,10 @@ from monai_ext.engines.adaptation import (
 )
 from monai_ext.engines.checked_settings import check_settings
 from monai_ext.engines.command_line import end_in_a_sentence
+from monai_ext.engines.compiling import check_compile, compiled
 from monai_ext.engines.dicom_inputs import dicom_items
 from monai_ext.engines.draws import Draw, DrawDataset, DrawPlan, RankShare
+from monai_ext.engines.finite_numbers import FiniteGuard
 from monai_ext.engines.inference import GuardedStep
 from monai_ext.engines.localization import (
     LocalizationStep,
@@ -50,6 +52,7 @@ __all__ = [
     "DrawPlan",
     "EpochWarmupCosine",
     "EvaluationStep",
+    "FiniteGuard",
     "GuardedScans",
     "GuardedStep",
     "LoadedScans",
@@ -65,6 +68,7 @@ __all__ = [
     "adamw_groups",
     "build_clip",
     "calibration_settings",
+    "check_compile",
     "check_counts",
     "check_device",
     "check_paths",
@@ -73,6 +77,7 @@ __all__ = [
     "choose_precision",
     "class_names",
     "class_prompts",
+    "compiled",
     "dicom_items",
     "domain_of",
     "end_in_a_sentence",

@@ -11,6 +11,8 @@ from monai.engines.utils import IterationEvents
 from torch import nn
 
 from monai_ext.base import SettingError, bare, derive_seed, is_number, rank
+from monai_ext.engines.compiling import check_compile, compiled, uncompiled
+from monai_ext.engines.finite_numbers import FiniteGuard
 from monai_ext.engines.precision import autocast, check_precision, choose_precision
 
 
@@ -27,10 +29,12 @@ class TrainingStep:
         accumulate: batches per optimiser step; the last step of an epoch takes what is left.
         clip_norm: largest gradient norm, or ``None`` for no clipping.
         schedule: learning-rate schedule stepped once per iteration, or ``None``.
+        compile: ``off``, ``blocks`` or ``network`` (see `compiled`).
 
     Raises:
-        SettingError: ``accumulate`` below 1, ``clip_norm`` not positive, or an unknown precision.
-        FloatingPointError: the loss is not finite, or, outside float16, the gradient norm when clipping.
+        SettingError: ``accumulate`` below 1, ``clip_norm`` not positive, an unknown precision or way to compile.
+        FloatingPointError: the loss is not finite, or, outside float16, the gradient norm when clipping. On a CUDA
+            card the next iteration says so, or `state_dict`, so that no checkpoint holds what came of it.
     """
 
     def __init__(
@@ -40,6 +44,7 @@ class TrainingStep:
         accumulate: int = 1,
         clip_norm: float | None = None,
         schedule: Any | None = None,
+        compile: str = "off",
     ) -> None:
         if not is_number(accumulate, 1) or (clip_norm is not None and not (is_number(clip_norm) and clip_norm > 0)):
             raise SettingError(
@@ -48,13 +53,21 @@ class TrainingStep:
                 code="setting.step",
             )
         check_precision(precision)
-        self.seed, self.precision = seed, precision
+        check_compile(compile)
+        self.seed, self.precision, self.compile = seed, precision, compile
+        self.guard = FiniteGuard()
+        self._fast: tuple[nn.Module, Any] | None = None
         self.accumulate, self.clip_norm, self.schedule = accumulate, clip_norm, schedule
         # Made here and switched on at the first step, so that a checkpoint can restore it before.
         self.scaler = torch.amp.GradScaler("cuda", enabled=torch.cuda.is_available())
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of the loss scaling; all else derives from the iteration."""
+        """Return the state of the loss scaling; all else derives from the iteration.
+
+        Raises:
+            FloatingPointError: a loss or gradient norm so far was not finite.
+        """
+        self.guard.settle()
         return {"scaler": self.scaler.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -76,9 +89,11 @@ class TrainingStep:
         dtype = choose_precision(self.precision, engine.state.device)
         with self._without_sync(engine.network, last):
             with autocast(dtype, engine.state.device):
-                prediction = engine.inferer(image, engine.network)
+                prediction = engine.inferer(image, self._network(engine))
                 loss = engine.loss_function(prediction, label).mean()
-            self._check(loss, engine.state.iteration)
+            # Those of the step before, only now: the device has this step's forward pass to do meanwhile.
+            self.guard.settle()
+            self.guard.watch(loss, f"iteration {engine.state.iteration}: the loss")
             share = loss / window
             (self.scaler.scale(share) if dtype == torch.float16 else share).backward()
         engine.fire_event(IterationEvents.BACKWARD_COMPLETED)
@@ -89,6 +104,12 @@ class TrainingStep:
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
         output: list[dict[str, Any]] = engine.state.output
         return output
+
+    def _network(self, engine: Any) -> Any:
+        """Return the network, compiled when that is asked for; once for each network that comes."""
+        if self._fast is None or self._fast[0] is not engine.network:
+            self._fast = engine.network, compiled(engine.network, self.compile)
+        return self._fast[1]
 
     def _place(self, engine: Any) -> tuple[bool, bool, int]:
         """Return whether this iteration opens and closes an accumulation window, and the window's length."""
@@ -103,8 +124,10 @@ class TrainingStep:
         if self.clip_norm is not None:
             if scaled:
                 self.scaler.unscale_(engine.optimizer)
+            norm = nn.utils.clip_grad_norm_(engine.network.parameters(), self.clip_norm)
             # The scaler skips a step whose float16 gradients overflowed; elsewhere infinity is an error.
-            nn.utils.clip_grad_norm_(engine.network.parameters(), self.clip_norm, error_if_nonfinite=not scaled)
+            if not scaled:
+                self.guard.watch(norm, f"iteration {engine.state.iteration}: the norm of the gradients")
         if scaled:
             self.scaler.step(engine.optimizer)
             self.scaler.update()
@@ -119,14 +142,6 @@ class TrainingStep:
             warnings.filterwarnings("ignore", r"Detected call of `lr_scheduler.step\(\)` before")
             for _ in range(window):
                 self.schedule.step()
-
-    @staticmethod
-    def _check(loss: torch.Tensor, iteration: int) -> None:
-        if not torch.isfinite(loss):
-            raise FloatingPointError(
-                f"iteration {iteration}: the loss is {loss.item()}; lower the learning rate, "
-                "or look for a damaged scan among the last batch"
-            )
 
     @staticmethod
     def _without_sync(network: nn.Module, last: bool) -> AbstractContextManager[Any]:
@@ -159,7 +174,7 @@ class EvaluationStep:
         dtype = choose_precision(self.precision, engine.state.device)
         with torch.random.fork_rng(devices=_cuda(engine.state.device)):
             torch.manual_seed(derive_seed(self.seed, "evaluate", position, rank()))
-            with torch.inference_mode(), autocast(dtype, engine.state.device):
+            with torch.inference_mode(), uncompiled(), autocast(dtype, engine.state.device):
                 # The bare tensor: metadata slow a network down, and TorchScript takes none.
                 # Without the distributed wrapper: ranks validate different numbers of windows and must not wait.
                 prediction = engine.inferer(plain_tensor(image), bare(engine.network))

@@ -41,7 +41,8 @@ class ReconstructionPreviews:
         if engine.state.iteration != 1 or engine.state.epoch % self.every or rank():
             return
         image = engine.state.output["image"][:1]
-        with torch.inference_mode():
+        # One picture's size: not worth compiling for.
+        with torch.inference_mode(), torch.compiler.set_stance("force_eager"):
             patches = self.network.patches(image)
             generator = torch.Generator("cpu").manual_seed(derive_seed(self.seed, "preview"))
             shuffle = draw_shuffle(1, self.network.tokens, generator).to(patches.device)

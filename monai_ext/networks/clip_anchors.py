@@ -116,14 +116,18 @@ class AnchorMaker:
         clip_now = [(tensor.data_ptr(), tensor._version) for tensor in _text_tensors(self.clip.model)]
         same = (
             clip_now == self._clip_then
-            and len(adapter_now) == len(self._adapter_then)
-            and all(
-                a.device == b.device and torch.equal(a, b) for a, b in zip(adapter_now, self._adapter_then, strict=True)
-            )
+            and [(tensor.device, tensor.shape) for tensor in adapter_now]
+            == [(tensor.device, tensor.shape) for tensor in self._adapter_then]
+            and _alike(adapter_now, self._adapter_then)
         )
         if not same:
             self._made.clear()
             self._adapter_then, self._clip_then = [tensor.clone() for tensor in adapter_now], clip_now
+
+
+def _alike(ours: list[Tensor], theirs: list[Tensor]) -> bool:
+    # One answer for all of them, for each answer waits for the device.
+    return bool(torch.stack([(a == b).all() for a, b in zip(ours, theirs, strict=True)]).all())
 
 
 def _text_tensors(model: nn.Module) -> list[Tensor]:

@@ -94,3 +94,17 @@ def draw_shuffle(batch: int, tokens: int, generator: torch.Generator | None = No
         ``(b, n)`` int64; each row holds every token number once.
     """
     return torch.rand(batch, tokens, generator=generator, device="cpu").argsort(dim=1)
+
+
+@torch.compiler.disable
+def send_shuffle(batch: int, tokens: int, device: torch.device) -> Tensor:
+    """Draw the order of the tokens on the CPU, and send it to a device without waiting for it.
+
+    Compiled code ends before it and begins after it, so that the numbers drawn are those of :func:`draw_shuffle`.
+
+    Shape:
+        ``-> (batch, tokens)`` int64 on the device
+    """
+    drawn = draw_shuffle(batch, tokens)
+    # From ordinary memory a copy would wait until the card has done all its work.
+    return drawn.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else drawn.to(device)

@@ -1,14 +1,27 @@
 """Transformer parts of Hi-End-MAE, made of MONAI's blocks."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from monai.networks.blocks.transformerblock import TransformerBlock
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 EPSILON = 1e-6  # of every LayerNorm in pretraining; the published segmentation network uses torch's 1e-5
 
 
-def pre_norm_block(width: int, heads: int, epsilon: float = EPSILON, cross: bool = False) -> TransformerBlock:
+class RecomputedBlock(TransformerBlock):
+    """A transformer block that keeps its inputs alone for the backward pass, and runs again there."""
+
+    def forward(self, x: Tensor, context: Tensor | None = None, attn_mask: Tensor | None = None) -> Any:
+        # Nothing in a block is random here: dropout is 0.
+        return checkpoint(super().forward, x, context, attn_mask, use_reentrant=False, preserve_rng_state=False)
+
+
+def pre_norm_block(
+    width: int, heads: int, epsilon: float = EPSILON, cross: bool = False, recompute: bool = False
+) -> TransformerBlock:
     """Return a pre-norm transformer block with biased qkv, an MLP four times as wide and exact GELU.
 
     Args:
@@ -16,8 +29,9 @@ def pre_norm_block(width: int, heads: int, epsilon: float = EPSILON, cross: bool
         heads: attention heads; they divide the width.
         epsilon: of its LayerNorms.
         cross: attend to a second sequence between self-attention and MLP.
+        recompute: compute the block again in the backward pass instead of keeping what it computed.
     """
-    block = TransformerBlock(
+    block = (RecomputedBlock if recompute else TransformerBlock)(
         hidden_size=width,
         mlp_dim=4 * width,
         num_heads=heads,
@@ -77,6 +91,7 @@ class TokenEncoder(nn.Module):
         heads: attention heads.
         class_token: put a learned token without position before the others.
         epsilon: of every LayerNorm.
+        recompute: see `pre_norm_block`.
 
     Shape:
         ``(b, n, d) ->`` the output of each block and the last one normalised, all ``(b, 1 + n, d)``,
@@ -91,13 +106,14 @@ class TokenEncoder(nn.Module):
         heads: int,
         class_token: bool = True,
         epsilon: float = EPSILON,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         self.patch_embedding = patch_embedding
         self.cls_token: nn.Parameter | None = None
         if class_token:
             self.cls_token = nn.Parameter(nn.init.trunc_normal_(torch.zeros(1, 1, width), std=0.02))
-        self.blocks = nn.ModuleList(pre_norm_block(width, heads, epsilon) for _ in range(depth))
+        self.blocks = nn.ModuleList(pre_norm_block(width, heads, epsilon, recompute=recompute) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=epsilon)
         initialise_(self.blocks)
 
@@ -120,17 +136,20 @@ class CrossTapDecoder(nn.Module):
         cross_depth: blocks with cross-attention.
         heads: attention heads.
         patch_voxels: numbers that the head predicts per token.
+        recompute: see `pre_norm_block`.
 
     Shape:
         tokens ``(b, 1 + n, d)`` and one memory ``(b, 1 + s, d)`` per cross block
         ``-> (b, 1 + n, d)`` normalised, ready for ``head``: ``(..., d) -> (..., p)``
     """
 
-    def __init__(self, width: int, self_depth: int, cross_depth: int, heads: int, patch_voxels: int) -> None:
+    def __init__(
+        self, width: int, self_depth: int, cross_depth: int, heads: int, patch_voxels: int, recompute: bool = False
+    ) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(pre_norm_block(width, heads) for _ in range(self_depth))
+        self.blocks = nn.ModuleList(pre_norm_block(width, heads, recompute=recompute) for _ in range(self_depth))
         self.cross_attention_blocks = nn.ModuleList(
-            pre_norm_block(width, heads, cross=True) for _ in range(cross_depth)
+            pre_norm_block(width, heads, cross=True, recompute=recompute) for _ in range(cross_depth)
         )
         self.norm = nn.LayerNorm(width, eps=EPSILON)
         self.head = nn.Linear(width, patch_voxels)

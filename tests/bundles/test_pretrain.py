@@ -53,6 +53,12 @@ def test_a_resumed_run_ends_with_the_same_weights_bit_for_bit(
         assert torch.equal(ours[name], tensor), name
 
 
+def test_training_without_held_out_scans(run_flow: Run, pretrain_settings: dict[str, Any]) -> None:
+    run_flow(BUNDLE, ["train"], True, {**pretrain_settings, "held_out": 0})
+    rows = (Path(pretrain_settings["output_dir"]) / "history.jsonl").read_text().splitlines()
+    assert ["val_loss" in json.loads(row) for row in rows] == [False, False]
+
+
 def test_the_best_model_survives_a_resume(run_flow: Run, pretrain_settings: dict[str, Any], tmp_path: Path) -> None:
     run_flow(BUNDLE, ["train"], True, pretrain_settings)
     best = Path(pretrain_settings["output_dir"]) / "models" / "model.pt"
