@@ -13,7 +13,7 @@ from monai_ext.volumes.read_itk import affine_of_itk, quiet_itk
 from monai_ext.volumes.read_scan import read_labels, read_scan
 from monai_ext.volumes.scan import Scan
 from monai_ext.volumes.store import VolumeStore
-from monai_ext.volumes.store_record import StoreRecord
+from monai_ext.volumes.store_record import Origin, StoreRecord
 
 __all__ = [
     "PHANTOM_LABELS",
@@ -24,6 +24,7 @@ __all__ = [
     "FoundInput",
     "FoundScan",
     "FoundSeries",
+    "Origin",
     "Phantom",
     "PrepareSummary",
     "Scan",

@@ -63,6 +63,25 @@ class LabelSource:
     names: Mapping[int, str]
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What a manifest says of a scan, which sampling and splitting need.
+
+    Attributes:
+        dataset: the data set's key in the manifest.
+        licence: SPDX identifier, or the name of its terms.
+        group: the patient; scans of one group never stand on both sides of a split.
+        split: the list that the scan stands in, such as ``"training"``.
+        weight: how often it is drawn beside the others, 0 or more.
+    """
+
+    dataset: str
+    licence: str
+    group: str
+    split: str
+    weight: float = 1.0
+
+
 @dataclass(frozen=True, eq=False)
 class StoreRecord:
     """One volume of a store.
@@ -82,7 +101,8 @@ class StoreRecord:
         packed_body: body voxels; read :attr:`body_voxels`.
         image: the HU file.
         label: the label file, if there is one.
-        label_source: its origin.
+        label_source: where the labels came from.
+        origin: what the manifest says of the scan; ``None`` when it was prepared without one.
     """
 
     id: str
@@ -100,6 +120,7 @@ class StoreRecord:
     image: ChunkedData
     label: ChunkedData | None = None
     label_source: LabelSource | None = None
+    origin: Origin | None = None
 
     @cached_property
     def body_voxels(self) -> np.ndarray:

@@ -8,14 +8,15 @@ passed over, so that a later one may add some.
 import hashlib
 import json
 from collections.abc import Mapping
-from math import ceil, prod
+from dataclasses import asdict
+from math import ceil, isfinite, prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from monai_ext.base import StoreError
-from monai_ext.volumes.store_record import ChunkedData, LabelSource, StoreRecord, Triple, chunk_grid
+from monai_ext.volumes.store_record import ChunkedData, LabelSource, Origin, StoreRecord, Triple, chunk_grid
 
 FORMAT = "monai-ext volume store"
 VERSION = 1
@@ -122,6 +123,7 @@ def _to_json(record: StoreRecord) -> dict[str, Any]:
             "ids": list(label.ids),
             "names": {str(number): name for number, name in sorted(label.names.items())},
         },
+        "origin": record.origin and asdict(record.origin),
     }
 
 
@@ -165,6 +167,7 @@ def _from_json(content: dict[str, Any]) -> StoreRecord:
             tuple(map(int, label_source["ids"])),
             {int(number): name for number, name in label_source["names"].items()},
         ),
+        origin=_origin(content.get("origin")),  # sidecars of before there were manifests have none
     )
 
 
@@ -183,6 +186,18 @@ def _data_from_json(content: dict[str, Any], shape: Triple) -> ChunkedData:
     if data.dtype not in DTYPES or {len(data.packed_sizes), len(data.packed_sums)} != {packed}:
         raise ValueError("data that do not fit the shape")
     return data
+
+
+def _origin(content: dict[str, Any] | None) -> Origin | None:
+    if content is None:
+        return None
+    origin = Origin(
+        content["dataset"], content["licence"], content["group"], content["split"], float(content["weight"])
+    )
+    words = (origin.dataset, origin.licence, origin.group, origin.split)
+    if not all(isinstance(word, str) for word in words) or not isfinite(origin.weight) or origin.weight < 0:
+        raise ValueError("not an origin")
+    return origin
 
 
 def _affine(rows: list[list[float]]) -> np.ndarray:
