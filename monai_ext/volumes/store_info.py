@@ -136,7 +136,7 @@ def _over(raw: float, stored: float) -> float | None:
 
 
 def _ratios(ratios: Mapping[str, float | None]) -> str:
-    names = {"images": "images {}", "images_as_float32": "({} beside float32)", "labels_as_uint8": "labels {}"}
+    names = {"images": "{} of int16", "images_as_float32": "{} of float32", "labels_as_uint8": "{} of uint8 labels"}
     return ", ".join(names[name].format(f"{ratio:.1f} : 1") for name, ratio in ratios.items() if ratio)
 
 
