@@ -15,6 +15,7 @@ from monai_ext.cli.label_app import label_app
 from monai_ext.cli.label_serve import label_serve
 from monai_ext.cli.localize import localize
 from monai_ext.cli.prepare import prepare
+from monai_ext.cli.store import store
 
 app = typer.Typer(
     name="monai_ext",
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 app.command()(demo)
 app.command()(prepare)
+app.add_typer(store, name="store")
 app.command()(localize)
 app.command()(checkpoint)
 app.command("few-shot")(few_shot)
