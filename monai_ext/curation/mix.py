@@ -188,7 +188,7 @@ def _once(found: Sequence[tuple[str, ManifestEntry]]) -> tuple[list[tuple[str, M
         _, first = seen.setdefault((entry.image, entry.class_name, entry.split), (key, entry))
         if first.dataset != entry.dataset:
             raise ManifestError(
-                f"{entry.id}: one file is of {first.dataset} in one part and of {entry.dataset} in another; correct one",
+                f"{entry.id}: one file is of {first.dataset} here and of {entry.dataset} there; correct one part",
                 code="manifest.two_datasets",
                 case=entry.id,
             )

@@ -87,7 +87,7 @@ def test_a_scan_of_two_lists_is_taken_once(listing, tmp_path):
 
 def test_one_file_is_of_one_data_set(listing, tmp_path):
     parts = [MixPart(listing("lidc", 1, "a")), MixPart(listing("luna16", 1, "a"), root=tmp_path / "lidc")]
-    with pytest.raises(ManifestError, match=r"^a_1: one file is of lidc in one part and of luna16 in another"):
+    with pytest.raises(ManifestError, match=r"^a_1: one file is of lidc here and of luna16 there"):
         mix_manifests(parts, tmp_path / "mix.json")
 
 
