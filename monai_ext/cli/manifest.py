@@ -2,6 +2,8 @@
 
 import typer
 
+from monai_ext.cli.manifest_build import build
+
 manifest = typer.Typer(
     help="Lists of scans with licence, patient and split: make, check, join and describe them.",
     no_args_is_help=True,
@@ -12,3 +14,6 @@ manifest = typer.Typer(
 @manifest.callback()
 def about() -> None:
     """Lists of scans with licence, patient and split: make, check, join and describe them."""
+
+
+manifest.command()(build)
