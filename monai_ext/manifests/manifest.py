@@ -50,9 +50,10 @@ class Relation:
 class LayoutRule:
     """Where a data set, once downloaded, keeps its scans.
 
-    ``{number}`` stands for digits, ``{id}``, ``{group}``, ``{class}`` and other words in braces for part of a file or
-    folder name, ``*`` for any part of one; everything else stands for itself. A path that ends in ``/`` is a folder of
-    DICOM files.
+    In ``image`` and ``label``, ``{number}`` stands for digits, any other word in braces, such as ``{id}`` or
+    ``{class}``, for text within one file or folder name, the same where it occurs twice, and ``*`` for any such text;
+    everything else stands for itself. A folder of DICOM files ends in ``/``. The other fields repeat what the words
+    of ``image`` stand for.
 
     Attributes:
         image: relative path of an image, such as ``"imagesTr/{id}.nii.gz"``.
@@ -112,6 +113,10 @@ class DatasetCard:
         """Return the value of a fact, or the default where nothing is known."""
         fact = self.facts.get(name)
         return default if fact is None or fact.value is None else fact.value
+
+    def confidence(self, name: str) -> str:
+        """Return how sure a fact is; ``"unknown"`` where there is none."""
+        return self.facts[name].confidence if name in self.facts else "unknown"
 
     @property
     def title(self) -> str:
