@@ -3,6 +3,7 @@
 import typer
 
 from monai_ext.cli.manifest_build import build
+from monai_ext.cli.manifest_verify import verify
 
 manifest = typer.Typer(
     help="Lists of scans with licence, patient and split: make, check, join and describe them.",
@@ -17,3 +18,4 @@ def about() -> None:
 
 
 manifest.command()(build)
+manifest.command()(verify)

@@ -7,7 +7,7 @@ from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Column, Table
 
-from monai_ext.curation import BuildSummary
+from monai_ext.curation import BuildSummary, VerifySummary
 from monai_ext.curation.problems import first_names, problems_table
 from monai_ext.manifests import SPLITS, Manifest
 
@@ -33,6 +33,20 @@ def build_table(summary: BuildSummary) -> Iterator[RenderableType]:
     yield table
     if summary.problems:
         yield problems_table(summary.problems)
+
+
+def verify_parts(summary: VerifySummary) -> Iterator[RenderableType]:
+    """Yield what was looked at, what is wrong, and what could not be checked."""
+    entries = summary.manifest.entries
+    patients = len({entry.patient for entry in entries})
+    if summary.problems:
+        yield problems_table(summary.problems)
+        bad = len({problem.case for problem in summary.problems})
+        yield escape(f"{len(entries)} entries of {patients} patients: {len(summary.problems)} problems in {bad}")
+    else:
+        yield escape(f"{len(entries)} entries of {patients} patients: no problem found")
+    for note in summary.notes:
+        yield escape(f"note: {note}")
 
 
 def _counts(manifest: Manifest) -> dict[str, str]:

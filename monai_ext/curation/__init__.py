@@ -2,11 +2,14 @@
 
 from monai_ext.curation.build import BuildSummary, build_manifest
 from monai_ext.curation.problems import Problem, problems_table, write_report
+from monai_ext.curation.verify import VerifySummary, verify_manifest
 
 __all__ = [
     "BuildSummary",
     "Problem",
+    "VerifySummary",
     "build_manifest",
     "problems_table",
+    "verify_manifest",
     "write_report",
 ]

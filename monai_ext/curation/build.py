@@ -15,8 +15,8 @@ from monai_ext.curation.problems import Problem
 from monai_ext.curation.progress import processes, shown
 from monai_ext.curation.scan_files import FileJob, SeriesFound, checksum_of, died, folder_died, series_of
 from monai_ext.manifests import Manifest, ManifestEntry, write_manifest
+from monai_ext.volumes.checksums import source_files
 from monai_ext.volumes.prepare_pool import run_jobs
-from monai_ext.volumes.source_checksum import source_files
 
 
 @dataclass

@@ -37,7 +37,8 @@ class Assignment:
     Attributes:
         card: the data set.
         images: its scans, in the order of their paths.
-        left_out: paths by the reason why the layout leaves them out.
+        left_out: paths of images by the reason why the layout leaves them out.
+        labels: paths of labels whose image is there, be it left out or not.
         lone_labels: labels of which there is no image.
         unknown: paths that no rule fits.
         literal: characters of patterns that stand for themselves, over all fits: how specific the layout is.
@@ -47,6 +48,7 @@ class Assignment:
     card: DatasetCard
     images: list[FoundImage] = field(default_factory=list)
     left_out: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    labels: set[str] = field(default_factory=set)
     lone_labels: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     literal: int = 0
@@ -55,8 +57,8 @@ class Assignment:
     @property
     def explained(self) -> set[str]:
         """Paths of images, of their labels, and of what is left out for a reason."""
-        labels = {image.label for image in self.images if image.label}
-        return {image.path for image in self.images} | labels | {p for some in self.left_out.values() for p in some}
+        images = {image.path for image in self.images}
+        return images.union(self.labels, *self.left_out.values())
 
     @property
     def rank(self) -> tuple[int, bool, int]:
@@ -155,16 +157,14 @@ def _first_fit(rules: Sequence[_Compiled], path: str) -> tuple[_Compiled, Patter
 
 def _join(images: Sequence[tuple[FoundImage, str | None]], labels: Mapping[str, str], found: Assignment) -> None:
     """Give the images their labels, and set aside what is left out."""
-    used = set[str]()
     for image, key in images:
         label = labels.get(key) if key else None
-        together = [image.path, *([label] if label else [])]
-        used.update(together)
+        found.labels |= {label} if label else set()
         if image.rule.leave_out:
-            found.left_out[image.rule.leave_out] += together
+            found.left_out[image.rule.leave_out].append(image.path)
         else:
             found.images.append(replace(image, label=label))
-    found.lone_labels = sorted(set(labels.values()) - used)
+    found.lone_labels = sorted(set(labels.values()) - found.labels)
 
 
 def _is_named(card: DatasetCard, lead: str, paths: Sequence[str]) -> bool:

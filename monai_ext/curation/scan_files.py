@@ -11,11 +11,11 @@ from monai_ext.base import InputError, case_id, plain_name
 from monai_ext.curation.checksum_notes import state_of
 from monai_ext.curation.problems import Problem, problem_of
 from monai_ext.volumes import source_checksum
+from monai_ext.volumes.checksums import source_files
 from monai_ext.volumes.dicom_folder import slices_in
 from monai_ext.volumes.dicom_places import places_on_disk
 from monai_ext.volumes.dicom_quiet import quiet_pydicom
 from monai_ext.volumes.refusals import refusing_closed_files
-from monai_ext.volumes.source_checksum import source_files
 
 JobT = TypeVar("JobT")
 ResultT = TypeVar("ResultT")

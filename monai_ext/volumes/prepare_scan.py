@@ -9,11 +9,11 @@ import numpy as np
 
 from monai_ext.base import InputError, LabelError, ScanError, StoreError
 from monai_ext.volumes.body import BODY_HU, find_body
+from monai_ext.volumes.checksums import source_checksum
 from monai_ext.volumes.prepare_grid import to_ras, to_spacing
 from monai_ext.volumes.prepare_source import Source
 from monai_ext.volumes.read_scan import read_labels, read_scan
 from monai_ext.volumes.scan import Scan
-from monai_ext.volumes.source_checksum import source_checksum
 from monai_ext.volumes.store_chunks import verify_files
 from monai_ext.volumes.store_record import LabelSource
 from monai_ext.volumes.store_sidecar import read_record, sidecar_path
