@@ -81,7 +81,7 @@ def assign(card: DatasetCard, paths: Sequence[str], lead: str = "") -> Assignmen
     images, labels = list[tuple[FoundImage, _Key | None, str]](), defaultdict[_Key, dict[str, str]](dict)
     for path in paths:
         fit = _first_fit(rules, lead + path)
-        keys = [] if fit else [key for rule in rules if (key := rule.label_key(lead + path))]
+        keys = [] if fit else [found_key for rule in rules if (found_key := rule.label_key(lead + path))]
         if fit:
             rule, match = fit
             found.literal += rule.image.literal
