@@ -2,7 +2,10 @@
 
 import typer
 
+from monai_ext.cli.manifest_build import build
+from monai_ext.cli.manifest_kshot import kshot
 from monai_ext.cli.manifest_mix import mix
+from monai_ext.cli.manifest_verify import verify
 
 manifest = typer.Typer(
     help="Lists of scans with licence, patient and split: make, check, join and describe them.",
@@ -16,4 +19,7 @@ def about() -> None:
     """Lists of scans with licence, patient and split: make, check, join and describe them."""
 
 
+manifest.command()(build)
+manifest.command()(verify)
+manifest.command()(kshot)
 manifest.command()(mix)

@@ -59,10 +59,14 @@ class LayoutRule:
         image: relative path of an image, such as ``"imagesTr/{id}.nii.gz"``.
         split: the list that such scans go to.
         label: relative path of its label, if there are labels.
-        id: of the entry, such as ``"case_{number}"``; ``"{id}"`` by default.
+        id: of the entry, such as ``"case_{number}"``; ``{id}`` or else the image's base name by default.
         group: what scans of one patient share, such as ``"{group}"``; the id by default.
         class_name: of pictures, such as ``"{class}"``.
+        classes: what ``{class}`` may be; anything when empty.
         abnormal: of pictures, 0 or 1.
+        numbers: the least and the greatest ``{number}`` that the rule is for.
+        leave_out: why such files are no scans to use, such as ``"MR, not CT"``; they are then counted only.
+        confidence, source: as of a `Fact`.
     """
 
     image: str
@@ -71,7 +75,12 @@ class LayoutRule:
     id: str | None = None
     group: str | None = None
     class_name: str | None = None
+    classes: tuple[str, ...] = ()
     abnormal: int | None = None
+    numbers: tuple[int, int] | None = None
+    leave_out: str | None = None
+    confidence: str = "unknown"
+    source: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """Preparing one scan: read it, bring it to RAS and the store's spacing, find the body, store it."""
 
-import hashlib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +7,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from monai_ext.base import InputError, LabelError, ScanError, StoreError, sha256_of
+from monai_ext.base import InputError, LabelError, ScanError, StoreError
 from monai_ext.volumes.body import BODY_HU, find_body
-from monai_ext.volumes.dicom_choice import files_of
-from monai_ext.volumes.dicom_places import is_series
+from monai_ext.volumes.checksums import source_checksum
 from monai_ext.volumes.prepare_grid import to_ras, to_spacing
 from monai_ext.volumes.prepare_source import Source
 from monai_ext.volumes.read_scan import read_labels, read_scan
@@ -21,9 +18,6 @@ from monai_ext.volumes.store_chunks import verify_files
 from monai_ext.volumes.store_record import LabelSource
 from monai_ext.volumes.store_sidecar import read_record, sidecar_path
 from monai_ext.volumes.store_write import NewVolume, write_volume
-
-_DATA_FILE = re.compile(rb"^\s*(?:ElementDataFile\s*=|data ?file\s*:)[ \t]*([^\r\n]+)", re.IGNORECASE | re.MULTILINE)
-_HEADER_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -68,7 +62,10 @@ def prepare_scan(job: Job) -> Outcome:
         if job.source.problem:
             return Outcome(job.id, "failed", job.source.problem, job.source.problem_code)
         label = job.source.label
-        checksums = _checksum(job.source.image, case), None if label is None else _checksum(label, f"labels of {case}")
+        checksums = (
+            source_checksum(job.source.image, case),
+            None if label is None else source_checksum(label, f"labels of {case}"),
+        )
         for volume_id in (job.id, *job.moved):
             if _is_done(job, volume_id, *checksums):
                 return Outcome(volume_id, "skipped")
@@ -175,27 +172,3 @@ def _label(job: Job, scan: Scan, sha256: str | None) -> tuple[np.ndarray | None,
     voxels, _ = to_spacing(*to_ras(small, scan.affine), job.spacing_mm, nearest=True)
     ids = tuple(map(int, np.unique(voxels)))
     return voxels, LabelSource(job.source.label_relative, sha256, ids, dict(job.label_names))
-
-
-def _checksum(path: Path, case: str) -> str:
-    """Return the SHA-256 of a file with its detached data, or over those of a DICOM series' files."""
-    if path.is_dir():
-        parts = [part for part in path.iterdir() if part.is_file() and not part.name.startswith(".")]
-    elif path.is_file():
-        parts = [path, *_data_file(path)]
-    elif is_series(path):
-        parts = files_of(path, case)
-    else:  # nothing, or a pipe, whose reading would wait for its writer
-        raise ScanError(f"{case}: there is no such file or folder; check the path", code="scan.missing", case=case)
-    sums = sorted(map(sha256_of, parts))
-    return sums[0] if len(sums) == 1 else hashlib.sha256("\n".join(sums).encode()).hexdigest()
-
-
-def _data_file(path: Path) -> list[Path]:
-    if not path.name.lower().endswith((".mhd", ".mha", ".nrrd")):
-        return []
-    with path.open("rb") as handle:
-        found = _DATA_FILE.search(handle.read(_HEADER_BYTES))
-    # Reading takes data from beside the header only; what lies elsewhere it refuses.
-    beside = path.parent / Path(found[1].decode(errors="replace").strip()).name if found else path
-    return [beside] if beside != path and beside.is_file() else []
