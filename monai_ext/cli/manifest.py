@@ -5,6 +5,7 @@ import typer
 from monai_ext.cli.manifest_build import build
 from monai_ext.cli.manifest_kshot import kshot
 from monai_ext.cli.manifest_mix import mix
+from monai_ext.cli.manifest_summary import summary
 from monai_ext.cli.manifest_verify import verify
 
 manifest = typer.Typer(
@@ -23,3 +24,4 @@ manifest.command()(build)
 manifest.command()(verify)
 manifest.command()(kshot)
 manifest.command()(mix)
+manifest.command()(summary)

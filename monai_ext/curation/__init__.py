@@ -6,11 +6,14 @@ from monai_ext.curation.kshot import kshot
 from monai_ext.curation.licences import licence_told, refusal
 from monai_ext.curation.mix import MixPart, MixSummary, mix_manifests
 from monai_ext.curation.problems import Problem, problems_table, write_report
+from monai_ext.curation.summary import ManifestSummary, summarize_manifest
+from monai_ext.curation.summary_page import write_summary_page
 from monai_ext.curation.verify import VerifySummary, verify_manifest
 
 __all__ = [
     "BuildSummary",
     "KnownLeak",
+    "ManifestSummary",
     "MixPart",
     "MixSummary",
     "Problem",
@@ -23,6 +26,8 @@ __all__ = [
     "problems_table",
     "refusal",
     "shared_scans",
+    "summarize_manifest",
     "verify_manifest",
     "write_report",
+    "write_summary_page",
 ]
