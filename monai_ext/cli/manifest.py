@@ -3,6 +3,8 @@
 import typer
 
 from monai_ext.cli.manifest_build import build
+from monai_ext.cli.manifest_export_nnunet import export_nnunet
+from monai_ext.cli.manifest_import_nnunet import import_nnunet
 from monai_ext.cli.manifest_kshot import kshot
 from monai_ext.cli.manifest_mix import mix
 from monai_ext.cli.manifest_summary import summary
@@ -25,3 +27,5 @@ manifest.command()(verify)
 manifest.command()(kshot)
 manifest.command()(mix)
 manifest.command()(summary)
+manifest.command("import-nnunet")(import_nnunet)
+manifest.command("export-nnunet")(export_nnunet)

@@ -82,8 +82,8 @@ def _tables(found: "ManifestSummary") -> Iterator["Table"]:
         use = card.commercial_use
         if use != "unknown" and card.confidence("commercial_use") not in ("verified", "high"):
             use += f" ({card.confidence('commercial_use')} confidence)"
-        row = (card.id, found.told_scans(card), licence_told(card), use, card.value("access", "unknown"))
-        table.add_row(*map(escape, row))
+        told = (card.id, found.told_scans(card), licence_told(card), use, card.value("access", "unknown"))
+        table.add_row(*map(escape, told))
     yield table
     if found.ranges and found.sizes is not None:
         measures = ("edge in slice, mm", "between slices, mm", "voxels", "slices", "height, mm")

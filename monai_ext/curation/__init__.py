@@ -5,6 +5,8 @@ from monai_ext.curation.known_leaks import KnownLeak, known_leaks, shared_scans
 from monai_ext.curation.kshot import kshot
 from monai_ext.curation.licences import licence_told, refusal
 from monai_ext.curation.mix import MixPart, MixSummary, mix_manifests
+from monai_ext.curation.nnunet_export import NnunetExport, export_nnunet
+from monai_ext.curation.nnunet_import import NnunetImport, import_nnunet
 from monai_ext.curation.problems import Problem, problems_table, write_report
 from monai_ext.curation.summary import ManifestSummary, summarize_manifest
 from monai_ext.curation.summary_page import write_summary_page
@@ -16,9 +18,13 @@ __all__ = [
     "ManifestSummary",
     "MixPart",
     "MixSummary",
+    "NnunetExport",
+    "NnunetImport",
     "Problem",
     "VerifySummary",
     "build_manifest",
+    "export_nnunet",
+    "import_nnunet",
     "known_leaks",
     "kshot",
     "licence_told",
