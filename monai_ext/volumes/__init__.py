@@ -14,7 +14,8 @@ from monai_ext.volumes.read_itk import affine_of_itk, quiet_itk
 from monai_ext.volumes.read_scan import read_header, read_labels, read_scan
 from monai_ext.volumes.scan import Scan, ScanHeader
 from monai_ext.volumes.store import VolumeStore
-from monai_ext.volumes.store_record import StoreRecord
+from monai_ext.volumes.store_index import StoreIndex
+from monai_ext.volumes.store_record import Origin, StoreRecord
 
 __all__ = [
     "PHANTOM_LABELS",
@@ -25,10 +26,12 @@ __all__ = [
     "FoundInput",
     "FoundScan",
     "FoundSeries",
+    "Origin",
     "Phantom",
     "PrepareSummary",
     "Scan",
     "ScanHeader",
+    "StoreIndex",
     "StoreRecord",
     "VolumeStore",
     "affine_of_itk",

@@ -63,6 +63,25 @@ class LabelSource:
     names: Mapping[int, str]
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What a manifest says of a scan, which sampling and splitting need.
+
+    Attributes:
+        dataset: the data set's key in the manifest.
+        licence: SPDX identifier, or the name of its terms.
+        group: the patient; scans of one group never stand on both sides of a split.
+        split: the list that the scan stands in, such as ``"training"``.
+        weight: how often it is drawn beside the others, 0 or more.
+    """
+
+    dataset: str
+    licence: str
+    group: str
+    split: str
+    weight: float = 1.0
+
+
 @dataclass(frozen=True, eq=False)
 class StoreRecord:
     """One volume of a store.
@@ -82,7 +101,8 @@ class StoreRecord:
         packed_body: body voxels; read :attr:`body_voxels`.
         image: the HU file.
         label: the label file, if there is one.
-        label_source: its origin.
+        label_source: where the labels came from.
+        origin: what the manifest says of the scan; ``None`` when it was prepared without one.
     """
 
     id: str
@@ -100,10 +120,11 @@ class StoreRecord:
     image: ChunkedData
     label: ChunkedData | None = None
     label_source: LabelSource | None = None
+    origin: Origin | None = None
 
     @cached_property
     def body_voxels(self) -> np.ndarray:
-        """``(k, 3)`` int64 indices of body voxels, spread evenly over the body."""
+        """``(k, 3)`` int32 indices of body voxels, spread evenly over the body."""
         return unpack_voxels(self.packed_body, self.shape)
 
 
@@ -127,7 +148,7 @@ def pack_voxels(voxels: np.ndarray, shape: Triple) -> str:
 def unpack_voxels(packed: str, shape: Triple) -> np.ndarray:
     """Undo :func:`pack_voxels`."""
     steps = np.frombuffer(zlib.decompress(base64.b64decode(packed)), "<u4")
-    return np.stack(np.unravel_index(np.cumsum(steps, dtype=np.int64), shape), axis=1)
+    return np.stack(np.unravel_index(np.cumsum(steps, dtype=np.int64), shape), axis=1).astype(np.int32)
 
 
 def chunk_grid(shape: Triple, chunk: Triple) -> Triple:

@@ -14,7 +14,7 @@ import numpy as np
 from monai_ext.base import StoreError, WriteError, replacing
 from monai_ext.volumes.body import Body
 from monai_ext.volumes.store_chunks import ChunkReader, describe_chunks, write_chunks
-from monai_ext.volumes.store_record import ChunkedData, LabelSource, StoreRecord, Triple, pack_voxels
+from monai_ext.volumes.store_record import ChunkedData, LabelSource, Origin, StoreRecord, Triple, pack_voxels
 from monai_ext.volumes.store_sidecar import data_path, read_record, record_text, sidecar_path
 
 LOCK = ".lock"
@@ -44,6 +44,7 @@ class NewVolume:
     body: Body
     label: np.ndarray | None = None
     label_source: LabelSource | None = None
+    origin: Origin | None = None
 
 
 def write_volume(folder: Path, volume: NewVolume) -> StoreRecord:
@@ -102,6 +103,7 @@ def _record(folder: Path, volume: NewVolume) -> StoreRecord:
         image=_write_data(folder, volume.id, "image", volume.hu),
         label=None if volume.label is None else _write_data(folder, volume.id, "label", volume.label),
         label_source=volume.label_source,
+        origin=volume.origin,
     )
 
 

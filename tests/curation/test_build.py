@@ -19,7 +19,7 @@ from monai_ext.volumes import source_checksum
 @pytest.fixture(autouse=True)
 def _only_toys(monkeypatch: pytest.MonkeyPatch, card: dict[str, Any]) -> None:
     cards = {key: (read_card(key, value), card["sources"]) for key, value in card["datasets"].items()}
-    monkeypatch.setattr(build, "shipped_cards", lambda: cards)
+    monkeypatch.setattr(build, "shipped_descriptions", lambda: cards)
 
 
 def run(root: Path, **settings: Any) -> BuildSummary:

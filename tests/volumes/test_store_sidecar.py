@@ -1,5 +1,6 @@
 """Sidecars return what was written, and are refused when torn, altered, foreign or newer."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from monai_ext.base import StoreError
-from monai_ext.volumes import StoreRecord, VolumeStore
+from monai_ext.volumes import Origin, StoreRecord, VolumeStore
 from monai_ext.volumes.store_record import ChunkedData, LabelSource, pack, pack_voxels, unpack_voxels
 from monai_ext.volumes.store_sidecar import read_record, record_text, sidecar_path
 
@@ -34,6 +35,7 @@ def record() -> StoreRecord:
         image=data,
         label=None,
         label_source=LabelSource("l.nii.gz", "cd" * 32, (0, 1), {1: "liver"}),
+        origin=Origin("msd_spleen", "CC-BY-SA-4.0", "patient_3", "training", 0.3),
     )
 
 
@@ -51,6 +53,31 @@ def test_round_trip(path, record):
     assert read.image.sums.tolist() == list(range(8))
     assert read.image.ends.tolist() == [200, 700, 1100, 1100, 1400, 2100, 2700, 3600, 4400]
     assert read.label_source == record.label_source
+    assert read.origin == record.origin == Origin("msd_spleen", "CC-BY-SA-4.0", "patient_3", "training", 0.3)
+
+
+def sealed(content: dict[str, object]) -> str:
+    """Return a sidecar's text with the checksum that its content asks for."""
+    content.pop("checksum")
+    checksum = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return json.dumps({**content, "checksum": checksum})
+
+
+def test_sidecar_of_before_there_were_origins_opens(path, record):
+    content = json.loads(path.read_text())
+    del content["origin"]
+    path.write_text(sealed(content))
+    assert read_record(path).origin is None
+    assert read_record(path).source == record.source
+
+
+@pytest.mark.parametrize(("key", "value"), [("weight", -1), ("weight", float("nan")), ("group", 7), ("dataset", None)])
+def test_origin_that_cannot_be_is_refused(path, key, value):
+    content = json.loads(path.read_text())
+    content["origin"][key] = value
+    path.write_text(sealed(content))
+    with pytest.raises(StoreError, match=r"^scan: its sidecar is torn or was altered"):
+        read_record(path)
 
 
 def test_voxels_pack_and_unpack():
