@@ -67,7 +67,7 @@ def _read(stream: BufferedIOBase, case: str) -> tuple[np.ndarray, np.ndarray]:
         refuse_damaged(case, f"its header places the voxels at byte {offset:g}")
     data = _exactly(stream, int(offset) - start, dtype.itemsize * int(np.prod(shape)), case)
     voxels = np.frombuffer(data, dtype).reshape(shape, order="F")
-    return (voxels if scale is None else voxels * scale[0] + scale[1]), affine
+    return (voxels if scale is None else _scaled(voxels, *scale)), affine
 
 
 def _header(stream: BufferedIOBase, case: str) -> nib.Nifti1Header:
@@ -106,6 +106,17 @@ def _scale(header: nib.Nifti1Header, case: str) -> tuple[float, float] | None:
         return None if (slope, intercept) == (1, 0) else (slope, intercept)
     what = f"slope {slope:g} with intercept {intercept:g} leaves its values undefined"
     refuse(case, what, "set the slope or export it again", "scan.slope")
+
+
+def _scaled(voxels: np.ndarray, slope: float, intercept: float) -> np.ndarray:
+    if voxels.dtype.kind == "f":
+        return voxels * slope + intercept
+    # Whole numbers come out as float32, computed in float64 slice by slice: all at once would take nine times
+    # the memory of the file's int16.
+    scaled = np.empty(voxels.shape, np.float32, order="F")
+    for z in range(voxels.shape[2]):
+        scaled[:, :, z] = voxels[:, :, z] * slope + intercept
+    return scaled
 
 
 def _affine(header: nib.Nifti1Header, shape: tuple[int, int, int], case: str) -> np.ndarray:
