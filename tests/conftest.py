@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,33 @@ def write_series() -> Callable[..., Path]:
         return folder
 
     return write
+
+
+@pytest.fixture(scope="session")
+def add_volume() -> Callable[..., None]:
+    """Add a small volume of noise to a store: ``add_volume(folder, name, seed=0, **fields of NewVolume)``."""
+    from monai_ext.volumes import Body
+    from monai_ext.volumes.store_write import NewVolume, write_volume
+
+    def add(folder: Path, name: str, seed: int = 0, **fields: Any) -> None:
+        folder.mkdir(exist_ok=True)
+        hu = np.random.default_rng(seed).integers(-1024, 3072, (37, 41, 29)).astype(np.int16)
+        volume = NewVolume(
+            id=name,
+            hu=hu,
+            affine=np.diag([1.5, 2.0, 2.5, 1]),
+            spacing_mm=(1.5, 2.0, 2.5),
+            source=f"{name}.nii.gz",
+            source_root="0123abcd",
+            source_sha256=f"{seed:064x}",
+            source_shape=(37, 41, 29),
+            source_affine=np.eye(4),
+            settings={"orientation": "RAS"},
+            body=Body(((1, 2, 3), (31, 37, 23)), np.array([[1, 2, 3], [5, 7, 11], [30, 36, 22]])),
+        )
+        write_volume(folder, replace(volume, **fields))
+
+    return add
 
 
 @pytest.fixture(scope="session")

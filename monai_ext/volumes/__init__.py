@@ -14,6 +14,7 @@ from monai_ext.volumes.read_itk import affine_of_itk, quiet_itk
 from monai_ext.volumes.read_scan import read_labels, read_scan
 from monai_ext.volumes.scan import Scan
 from monai_ext.volumes.store import VolumeStore
+from monai_ext.volumes.store_index import StoreIndex
 from monai_ext.volumes.store_record import Origin, StoreRecord
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Phantom",
     "PrepareSummary",
     "Scan",
+    "StoreIndex",
     "StoreRecord",
     "VolumeStore",
     "affine_of_itk",

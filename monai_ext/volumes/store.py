@@ -11,20 +11,23 @@ import numpy as np
 
 from monai_ext.base import StoreError
 from monai_ext.volumes.store_chunks import ChunkReader, verify_files
+from monai_ext.volumes.store_index import StoreIndex
+from monai_ext.volumes.store_index_file import open_index
 from monai_ext.volumes.store_record import StoreRecord, Triple
-from monai_ext.volumes.store_sidecar import data_path, read_record, sidecar_path
+from monai_ext.volumes.store_sidecar import data_path, read_marked, sidecar_path
 
 Kind = Literal["image", "label"]
 
-OPEN_FILES = 16  # volumes kept open; opening one anew takes 0.2 ms
+KEPT = 64  # volumes kept open, and sidecars kept in mind; either takes 0.2 ms to come by again
 
 
 class VolumeStore:
     """Read volumes prepared by :func:`monai_ext.volumes.prepare`.
 
     A volume ``ID`` is ``ID.b2nd`` (int16 HU in RAS+, 32^3 chunks), perhaps ``ID.label.b2nd``, and the sidecar
-    ``ID.json``; volumes may be added while the store is open, and are seen when it is opened again. Copies
-    sent to other processes carry the folder only and open files for themselves.
+    ``ID.json``; volumes may be added while the store is open, and are seen when it is opened again. Opening
+    reads the index, which takes up the sidecars that changed; a volume's own sidecar is read when it is first
+    cropped. Copies sent to other processes carry the folder only and open files for themselves.
 
     Args:
         folder: the store.
@@ -42,28 +45,22 @@ class VolumeStore:
                 code="store.missing",
             )
         self._reset()
-        for volume_id in self.ids:
-            self.record(volume_id)
+        _ = self.index
 
     def _reset(self) -> None:
-        self._records: dict[str, StoreRecord] = {}
+        self._records: OrderedDict[str, StoreRecord] = OrderedDict()
         self._readers: OrderedDict[tuple[str, str], ChunkReader] = OrderedDict()
+
+    @cached_property
+    def index(self) -> StoreIndex:
+        """What is known of every volume without reading its sidecar, as the store was when it was opened."""
+        return open_index(self.folder)
 
     @cached_property
     def ids(self) -> list[str]:
         """Names of the volumes, sorted."""
-        try:
-            with os.scandir(self.folder) as entries:
-                return sorted(
-                    entry.name.removesuffix(".json")
-                    for entry in entries
-                    if entry.name.endswith(".json") and not entry.name.startswith(".")
-                )
-        except OSError as error:
-            raise StoreError(
-                f"{self.folder.name}: the store cannot be listed ({error.strerror}); make it readable",
-                code="store.closed",
-            ) from error
+        names: list[str] = self.index.ids.tolist()
+        return names
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -72,13 +69,13 @@ class VolumeStore:
         return iter(self.ids)
 
     def __contains__(self, volume_id: object) -> bool:
-        return volume_id in self._records or volume_id in self.ids
+        return volume_id in self.index.rows
 
     def record(self, volume_id: str) -> StoreRecord:
         """Return what the sidecar of a volume says.
 
         Raises:
-            StoreError: there is no such volume, or its sidecar cannot be used.
+            StoreError: there is no such volume, its sidecar cannot be used, or it changed since the store was opened.
         """
         if volume_id not in self._records:
             if Path(volume_id).name != volume_id:
@@ -86,12 +83,24 @@ class VolumeStore:
                     f"{Path(volume_id).name}: a volume's id is a plain name; list the store's .ids",
                     code="store.missing",
                 )
-            self._records[volume_id] = read_record(sidecar_path(self.folder, volume_id))
+            record, mark = read_marked(sidecar_path(self.folder, volume_id))
+            # A copy in another process has no index, and needs none to crop.
+            if "index" in self.__dict__ and mark != (self.index.mark(volume_id) or mark):
+                raise StoreError(
+                    f"{volume_id}: it was prepared anew since the store was opened; open the store again",
+                    code="store.changed",
+                    case=volume_id,
+                )
+            self._records[volume_id] = record
+            if len(self._records) > KEPT:
+                self._records.popitem(last=False)
+        self._records.move_to_end(volume_id)
         return self._records[volume_id]
 
     def has_label(self, volume_id: str) -> bool:
         """Tell whether a volume has labels."""
-        return self.record(volume_id).label is not None
+        row = self.index.rows.get(volume_id)
+        return self.record(volume_id).label is not None if row is None else bool(self.index.has_label[row])
 
     def crop(self, volume_id: str, start: Sequence[int], size: Sequence[int], kind: Kind = "image") -> np.ndarray:
         """Read a box; only the chunks that it touches are read, and each is checked.
@@ -151,7 +160,7 @@ class VolumeStore:
                 )
             path = data_path(self.folder, record.id, kind)
             self._readers[key] = ChunkReader(path, data, record.shape, record.id)
-            if len(self._readers) > OPEN_FILES:
+            if len(self._readers) > KEPT:
                 self._readers.popitem(last=False)[1].close()
         self._readers.move_to_end(key)
         return self._readers[key]

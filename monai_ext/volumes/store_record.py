@@ -124,7 +124,7 @@ class StoreRecord:
 
     @cached_property
     def body_voxels(self) -> np.ndarray:
-        """``(k, 3)`` int64 indices of body voxels, spread evenly over the body."""
+        """``(k, 3)`` int32 indices of body voxels, spread evenly over the body."""
         return unpack_voxels(self.packed_body, self.shape)
 
 
@@ -148,7 +148,7 @@ def pack_voxels(voxels: np.ndarray, shape: Triple) -> str:
 def unpack_voxels(packed: str, shape: Triple) -> np.ndarray:
     """Undo :func:`pack_voxels`."""
     steps = np.frombuffer(zlib.decompress(base64.b64decode(packed)), "<u4")
-    return np.stack(np.unravel_index(np.cumsum(steps, dtype=np.int64), shape), axis=1)
+    return np.stack(np.unravel_index(np.cumsum(steps, dtype=np.int64), shape), axis=1).astype(np.int32)
 
 
 def chunk_grid(shape: Triple, chunk: Triple) -> Triple:

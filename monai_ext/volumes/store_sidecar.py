@@ -1,26 +1,34 @@
 """Reading and writing sidecars: JSON that carries its own checksum.
 
-The sidecar is written last, so a volume without one does not exist. Arrays are packed as base64 of
-little-endian integers; everything else is plain, readable by eye. Keys that this version does not know are
+The sidecar is written last, so a volume without one does not exist. Keys that this version does not know are
 passed over, so that a later one may add some.
 """
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
-from dataclasses import asdict
-from math import ceil, isfinite, prod
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import Any, NamedTuple
 
 from monai_ext.base import StoreError
-from monai_ext.volumes.store_record import ChunkedData, LabelSource, Origin, StoreRecord, Triple, chunk_grid
+from monai_ext.volumes.store_fields import from_json, to_json
+from monai_ext.volumes.store_record import StoreRecord
 
 FORMAT = "monai-ext volume store"
 VERSION = 1
-DTYPES = ("int16", "uint8", "uint16")
+
+
+class Mark(NamedTuple):
+    """What tells, without reading it, whether a sidecar is still the one that was read."""
+
+    size: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> "Mark":
+        """Take the mark from what the system says about the file."""
+        return cls(status.st_size, status.st_mtime_ns)
 
 
 def sidecar_path(folder: Path, volume_id: str) -> Path:
@@ -39,9 +47,16 @@ def read_record(path: Path) -> StoreRecord:
     Raises:
         StoreError: absent, torn or altered, no sidecar of ours, or from a newer version.
     """
+    return read_marked(path)[0]
+
+
+def read_marked(path: Path) -> tuple[StoreRecord, Mark]:
+    """Read one sidecar as :func:`read_record` does, and the mark of the very file that was read."""
     name = path.name.removesuffix(".json")
     try:
-        content = json.loads(path.read_bytes())
+        with path.open("rb") as handle:  # open, it stays the same one when another is renamed over it
+            mark = Mark.of(os.fstat(handle.fileno()))
+            content = json.loads(handle.read())
     except FileNotFoundError:
         raise StoreError(
             f"{name}: the store has no such volume; list its .ids or prepare the scan",
@@ -72,7 +87,7 @@ def read_record(path: Path) -> StoreRecord:
     try:
         if content.pop("checksum") != _checksum(content) or content["id"] != name:
             raise _torn(name)
-        return _from_json(content)
+        return from_json(content), mark
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, StoreError):
             raise
@@ -81,7 +96,7 @@ def read_record(path: Path) -> StoreRecord:
 
 def record_text(record: StoreRecord) -> str:
     """Return the sidecar's text; the same record always gives the same text."""
-    content = _to_json(record)
+    content = {"format": FORMAT, "version": VERSION, **to_json(record)}
     return json.dumps({**content, "checksum": _checksum(content)}, indent=1) + "\n"
 
 
@@ -95,120 +110,3 @@ def _torn(name: str) -> StoreError:
 
 def _checksum(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _to_json(record: StoreRecord) -> dict[str, Any]:
-    label = record.label_source
-    return {
-        "format": FORMAT,
-        "version": VERSION,
-        "id": record.id,
-        "shape": list(record.shape),
-        "spacing_mm": list(record.spacing_mm),
-        "affine": record.affine.tolist(),
-        "source": record.source,
-        "source_root": record.source_root,
-        "source_sha256": record.source_sha256,
-        "source_shape": list(record.source_shape),
-        "source_affine": record.source_affine.tolist(),
-        "settings": dict(record.settings),
-        "body_box": [list(corner) for corner in record.body_box],
-        "body_voxels": record.packed_body,
-        "image": _data_to_json(record.image),
-        "label": record.label and _data_to_json(record.label),
-        "label_source": label
-        and {
-            "source": label.source,
-            "sha256": label.sha256,
-            "ids": list(label.ids),
-            "names": {str(number): name for number, name in sorted(label.names.items())},
-        },
-        "origin": record.origin and asdict(record.origin),
-    }
-
-
-def _data_to_json(data: ChunkedData) -> dict[str, Any]:
-    return {
-        "dtype": data.dtype,
-        "chunk": list(data.chunk),
-        "bytes": data.size,
-        "sha256": data.sha256,
-        "first_chunk": data.start,
-        "chunk_bytes": data.packed_sizes,
-        "chunk_crc32": data.packed_sums,
-    }
-
-
-def _from_json(content: dict[str, Any]) -> StoreRecord:
-    shape = _triple(content["shape"])
-    label, label_source = content["label"], content["label_source"]
-    x_mm, y_mm, z_mm = map(float, content["spacing_mm"])
-    first, end = content["body_box"]
-    return StoreRecord(
-        id=content["id"],
-        shape=shape,
-        affine=_affine(content["affine"]),
-        spacing_mm=(x_mm, y_mm, z_mm),
-        source=content["source"],
-        source_root=content["source_root"],
-        source_sha256=content["source_sha256"],
-        source_shape=_triple(content["source_shape"]),
-        source_affine=_affine(content["source_affine"]),
-        settings=dict(content["settings"]),
-        body_box=(_triple(first, least=0), _triple(end)),
-        packed_body=content["body_voxels"],
-        image=_data_from_json(content["image"], shape),
-        label=None if label is None else _data_from_json(label, shape),
-        label_source=None
-        if label_source is None
-        else LabelSource(
-            label_source["source"],
-            label_source["sha256"],
-            tuple(map(int, label_source["ids"])),
-            {int(number): name for number, name in label_source["names"].items()},
-        ),
-        origin=_origin(content.get("origin")),  # sidecars of before there were manifests have none
-    )
-
-
-def _data_from_json(content: dict[str, Any], shape: Triple) -> ChunkedData:
-    data = ChunkedData(
-        dtype=content["dtype"],
-        chunk=_triple(content["chunk"]),
-        size=int(content["bytes"]),
-        sha256=content["sha256"],
-        start=int(content["first_chunk"]),
-        packed_sizes=content["chunk_bytes"],
-        packed_sums=content["chunk_crc32"],
-    )
-    # Base64 takes four letters for three bytes; decoding waits until the volume is read.
-    packed = 4 * ceil(4 * prod(chunk_grid(shape, data.chunk)) / 3)
-    if data.dtype not in DTYPES or {len(data.packed_sizes), len(data.packed_sums)} != {packed}:
-        raise ValueError("data that do not fit the shape")
-    return data
-
-
-def _origin(content: dict[str, Any] | None) -> Origin | None:
-    if content is None:
-        return None
-    origin = Origin(
-        content["dataset"], content["licence"], content["group"], content["split"], float(content["weight"])
-    )
-    words = (origin.dataset, origin.licence, origin.group, origin.split)
-    if not all(isinstance(word, str) for word in words) or not isfinite(origin.weight) or origin.weight < 0:
-        raise ValueError("not an origin")
-    return origin
-
-
-def _affine(rows: list[list[float]]) -> np.ndarray:
-    affine = np.array(rows, dtype=np.float64)
-    if affine.shape != (4, 4) or not np.isfinite(affine).all():
-        raise ValueError("not an affine")
-    return affine
-
-
-def _triple(values: list[int], least: int = 1) -> Triple:
-    x, y, z = map(int, values)
-    if min(x, y, z) < least:
-        raise ValueError("not three sizes")
-    return x, y, z

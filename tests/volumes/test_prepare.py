@@ -41,7 +41,7 @@ def run(source: Path, store: Path, **options: object) -> PrepareSummary:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name not in (".lock", ".index")}
 
 
 @pytest.fixture

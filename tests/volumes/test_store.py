@@ -12,7 +12,7 @@ import pytest
 
 from monai_ext.base import StoreError
 from monai_ext.volumes import Body, VolumeStore
-from monai_ext.volumes.store import OPEN_FILES
+from monai_ext.volumes.store import KEPT
 from monai_ext.volumes.store_chunks import CHUNK, ChunkReader
 from monai_ext.volumes.store_record import LabelSource
 from monai_ext.volumes.store_write import NewVolume, write_volume
@@ -257,10 +257,10 @@ def test_open_store_survives_a_fork(folder, hu):
 
 
 def test_few_files_are_kept_open(tmp_path, hu):
-    for number in range(OPEN_FILES + 3):
+    for number in range(KEPT + 3):
         write_volume(tmp_path, new_volume(f"v{number:02d}", hu[:43, :37, :89] + np.int16(number)))
     store = VolumeStore(tmp_path)
     for _ in range(2):
         for number, name in enumerate(store):
             assert np.array_equal(store.volume(name), hu[:43, :37, :89] + np.int16(number))
-    assert len(store._readers) == OPEN_FILES
+    assert len(store._readers) == KEPT

@@ -16,6 +16,7 @@ from monai_ext.base import StoreError, WriteError
 from monai_ext.volumes import Body, VolumeStore
 from monai_ext.volumes import store_write as module
 from monai_ext.volumes.store_chunks import describe_chunks, write_chunks
+from monai_ext.volumes.store_index_file import INDEX
 from monai_ext.volumes.store_lock import LOCK
 from monai_ext.volumes.store_write import NewVolume, remove_leftovers, write_volume
 
@@ -41,7 +42,7 @@ def new_volume(name: str, seed: int, labelled: bool = True) -> NewVolume:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != LOCK}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name not in (LOCK, INDEX)}
 
 
 def test_same_volume_same_bytes(tmp_path):
