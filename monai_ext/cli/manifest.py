@@ -3,6 +3,7 @@
 import typer
 
 from monai_ext.cli.manifest_build import build
+from monai_ext.cli.manifest_leakage import leakage
 from monai_ext.cli.manifest_verify import verify
 
 manifest = typer.Typer(
@@ -19,3 +20,4 @@ def about() -> None:
 
 manifest.command()(build)
 manifest.command()(verify)
+manifest.command()(leakage)

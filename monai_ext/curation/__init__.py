@@ -1,15 +1,27 @@
 """Making manifests: of folders, of other manifests, and of what others have made."""
 
 from monai_ext.curation.build import BuildSummary, build_manifest
+from monai_ext.curation.known_overlaps import KnownOverlap, known_overlaps
+from monai_ext.curation.leakage import LeakageSummary, LeakPair, find_leakage
+from monai_ext.curation.leakage_report import check_report, leakage_sentence, leakage_table, write_leakage
 from monai_ext.curation.problems import Problem, problems_table, write_report
 from monai_ext.curation.verify import VerifySummary, verify_manifest
 
 __all__ = [
     "BuildSummary",
+    "KnownOverlap",
+    "LeakPair",
+    "LeakageSummary",
     "Problem",
     "VerifySummary",
     "build_manifest",
+    "check_report",
+    "find_leakage",
+    "known_overlaps",
+    "leakage_sentence",
+    "leakage_table",
     "problems_table",
     "verify_manifest",
+    "write_leakage",
     "write_report",
 ]

@@ -46,7 +46,7 @@ def list_files(root: str | os.PathLike[str], avoid: Path | None = None) -> Datas
         avoid: a file to pass over, such as the manifest that is to be written.
 
     Raises:
-        ManifestError: it is no folder, cannot be listed, or is itself a DICOM series.
+        ManifestError: it is no folder, or cannot be listed.
     """
     top = Path(root).absolute()
     if not top.is_dir():
@@ -68,10 +68,6 @@ def list_files(root: str | os.PathLike[str], avoid: Path | None = None) -> Datas
                 dicom = True
             elif not (dicom and is_dicom(path)):
                 found.other[_ending(name)] += 1
-        if dicom and folder == top:
-            raise ManifestError(
-                f"{top.name}: the folder itself is a DICOM series; give the folder above it", code="build.series"
-            )
         if dicom:
             _take(folder, found)
     found.paths.sort()
@@ -117,6 +113,7 @@ def _take(path: Path, found: DatasetFiles) -> None:
         found.problems.append(Problem("file.closed", name, sentence))
     else:
         if path.is_dir():
+            # A series in the top folder itself is called ".".
             found.paths.append(f"{relative}/")
         elif size:
             found.paths.append(relative)

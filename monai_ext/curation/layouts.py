@@ -9,8 +9,6 @@ from monai_ext.curation.layout_patterns import PathPattern, PatternMatch
 from monai_ext.curation.problems import first_names
 from monai_ext.manifests import DatasetCard, LayoutRule
 
-_Key = tuple[str, ...]  # the rule, and what image and label must have in common
-
 _LEAST = 0.5  # of the scans and pictures that a layout must explain, for a folder to be of its data set
 _SECOND = 0.1  # that another layout alone explains: then the folder holds several data sets
 
@@ -78,17 +76,16 @@ def assign(card: DatasetCard, paths: Sequence[str], lead: str = "") -> Assignmen
     """
     rules = [_Compiled(rule) for rule in card.layout]
     found = Assignment(card, named=_is_named(card, lead, paths))
-    images, labels = list[tuple[FoundImage, _Key | None, str]](), defaultdict[_Key, dict[str, str]](dict)
+    images, labels = list[tuple[FoundImage, str | None]](), dict[str, str]()
     for path in paths:
         fit = _first_fit(rules, lead + path)
         keys = [] if fit else [key for rule in rules if (key := rule.label_key(lead + path))]
         if fit:
             rule, match = fit
             found.literal += rule.image.literal
-            images.append((FoundImage(path, rule.rule, match.values), rule.key(match), match.above))
+            images.append((FoundImage(path, rule.rule, match.values), rule.image_key(match)))
         elif keys:
-            for key, above in keys:
-                labels[key].setdefault(path, above)
+            labels.update((key, path) for key in keys if key not in labels)
         else:
             found.unknown.append(path)
     _join(images, labels, found)
@@ -140,13 +137,15 @@ class _Compiled:
             return match if low <= int(match.values["number"]) <= high else None
         return match
 
-    def key(self, match: PatternMatch) -> _Key | None:
-        return (self.rule.image, *(match.values[name] for name in self._shared)) if self.label else None
+    def image_key(self, match: PatternMatch) -> str | None:
+        return self._key(match) if self.label else None
 
-    def label_key(self, path: str) -> tuple[_Key, str] | None:
+    def label_key(self, path: str) -> str | None:
         match = self.label.match(path) if self.label else None
-        key = self.key(match) if match else None
-        return (key, match.above) if match and key else None
+        return self._key(match) if match else None
+
+    def _key(self, match: PatternMatch) -> str:
+        return "\0".join((self.rule.image, match.above, *(match.values[name] for name in self._shared)))
 
 
 def _first_fit(rules: Sequence[_Compiled], path: str) -> tuple[_Compiled, PatternMatch] | None:
@@ -156,27 +155,16 @@ def _first_fit(rules: Sequence[_Compiled], path: str) -> tuple[_Compiled, Patter
     return None
 
 
-def _join(
-    images: Sequence[tuple[FoundImage, _Key | None, str]], labels: Mapping[_Key, Mapping[str, str]], found: Assignment
-) -> None:
-    """Give the images their labels, and set aside what is left out.
-
-    A label belongs to the image below the same folders; where there is none, to one elsewhere if it is the only one.
-    """
-    chosen = [
-        next((path for path, other in labels.get(key, {}).items() if other == above), None) if key else None
-        for _, key, above in images
-    ]
-    used = {label for label in chosen if label}
-    for number, (image, key, _) in enumerate(images):
-        others = [path for path in labels.get(key, {}) if path not in used] if key and not chosen[number] else []
-        label = others[0] if len(others) == 1 else chosen[number]
+def _join(images: Sequence[tuple[FoundImage, str | None]], labels: Mapping[str, str], found: Assignment) -> None:
+    """Give the images their labels, and set aside what is left out."""
+    for image, key in images:
+        label = labels.get(key) if key else None
         found.labels |= {label} if label else set()
         if image.rule.leave_out:
             found.left_out[image.rule.leave_out].append(image.path)
         else:
             found.images.append(replace(image, label=label))
-    found.lone_labels = sorted({path for some in labels.values() for path in some} - found.labels)
+    found.lone_labels = sorted(set(labels.values()) - found.labels)
 
 
 def _is_named(card: DatasetCard, lead: str, paths: Sequence[str]) -> bool:

@@ -64,14 +64,6 @@ def test_labels_are_joined_to_the_image_of_the_same_folder() -> None:
     assert found.lone_labels == [paths[3]]
 
 
-def test_a_label_elsewhere_is_taken_if_it_is_the_only_one() -> None:
-    rule = LayoutRule("P_{number}/{series}/", "test", "label{number}.nii")
-    paths = ["ct/P_1/a/", "ct/P_2/b/", "labels/label1.nii", "one/label2.nii", "two/label2.nii"]
-    found = assign(card("a", rule), paths)
-    assert [image.label for image in found.images] == ["labels/label1.nii", None]
-    assert found.lone_labels == ["one/label2.nii", "two/label2.nii"]
-
-
 def test_what_is_left_out_takes_its_label_along() -> None:
     skip = LayoutRule(PAIRS.image, "training", PAIRS.label, numbers=(5, 6), leave_out="MR")
     paths = ["imagesTr/a_5.nii", "imagesTr/a_7.nii", "labelsTr/a_5.nii", "labelsTr/a_7.nii", "x.nii"]

@@ -80,7 +80,7 @@ def test_a_set_does_not_relate_to_itself_and_its_layout_is_whole(name):
     assert len(set(related)) == len(related)
     for rule in described.layout:
         words = set(re.findall(r"\{([a-z]+)\}", rule.image))
-        for template in (rule.label, rule.id, rule.group, rule.class_name):
+        for template in (rule.label, rule.id or "{id}", rule.group, rule.class_name):
             assert set(re.findall(r"\{([a-z]+)\}", template or "")) <= words, rule
 
 
