@@ -4,6 +4,7 @@ import typer
 
 from monai_ext.cli.manifest_build import build
 from monai_ext.cli.manifest_kshot import kshot
+from monai_ext.cli.manifest_leakage import leakage
 from monai_ext.cli.manifest_mix import mix
 from monai_ext.cli.manifest_verify import verify
 
@@ -22,4 +23,5 @@ def about() -> None:
 manifest.command()(build)
 manifest.command()(verify)
 manifest.command()(mix)
+manifest.command()(leakage)
 manifest.command()(kshot)

@@ -2,7 +2,10 @@
 
 from monai_ext.curation.build import BuildSummary, build_manifest
 from monai_ext.curation.known_leaks import KnownLeak, known_leaks, shared_scans, shipped_cards
+from monai_ext.curation.known_overlaps import KnownOverlap, known_overlaps
 from monai_ext.curation.kshot import kshot
+from monai_ext.curation.leakage import LeakageSummary, LeakPair, find_leakage
+from monai_ext.curation.leakage_report import check_report, leakage_sentence, leakage_table, write_leakage
 from monai_ext.curation.licences import licence_told, refusal
 from monai_ext.curation.mix import MixPart, MixSummary, mix_manifests
 from monai_ext.curation.problems import Problem, problems_table, write_report
@@ -11,13 +14,21 @@ from monai_ext.curation.verify import VerifySummary, verify_manifest
 __all__ = [
     "BuildSummary",
     "KnownLeak",
+    "KnownOverlap",
+    "LeakPair",
+    "LeakageSummary",
     "MixPart",
     "MixSummary",
     "Problem",
     "VerifySummary",
     "build_manifest",
+    "check_report",
+    "find_leakage",
     "known_leaks",
+    "known_overlaps",
     "kshot",
+    "leakage_sentence",
+    "leakage_table",
     "licence_told",
     "mix_manifests",
     "problems_table",
@@ -25,5 +36,6 @@ __all__ = [
     "shared_scans",
     "shipped_cards",
     "verify_manifest",
+    "write_leakage",
     "write_report",
 ]
