@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-_FOLDER = typer.Argument(help="Folder that the download was unpacked into.", show_default=False)
+_FOLDER = typer.Argument(metavar="FOLDER", help="Folder that the download was unpacked into.", show_default=False)
 _DATASET = typer.Option(
     help="What it is: the id of a shipped data set, or a .json file that describes one. Recognised by default.",
     metavar="ID|FILE",

@@ -30,6 +30,10 @@ def build_table(summary: BuildSummary) -> Iterator[RenderableType]:
         table.add_row("no label", escape(f"{count} where the layout has one: {first_names(summary.without_label)}"))
     for reason, names in summary.left_out.items():
         table.add_row("left out", escape(f"{len(names)}: {reason} ({first_names(names)})"))
+    if summary.other or summary.junk:
+        kinds = [f"{count} {ending}" for ending, count in sorted(summary.other.items())]
+        kinds += [f"{summary.junk} hidden or left by systems"] if summary.junk else []
+        table.add_row("other files", escape(first_names(kinds, 8)))
     yield table
     if summary.problems:
         yield problems_table(summary.problems)

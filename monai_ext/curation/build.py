@@ -1,12 +1,13 @@
 """A manifest of a downloaded folder: which scans lie in it, of which data set, patient and split, with checksums."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from monai_ext.base import ManifestError
-from monai_ext.curation.build_cards import Chosen, choose_card, generic_images, shipped_cards
+from monai_ext.curation.build_cards import Chosen, choose_card, generic_images, shipped_descriptions
+from monai_ext.curation.build_labels import add_label_names
 from monai_ext.curation.checksum_notes import ChecksumNotes, state_of
 from monai_ext.curation.dataset_files import list_files
 from monai_ext.curation.drafts import base_name, by_patient, drafts_of, entries_of
@@ -29,6 +30,8 @@ class BuildSummary:
         told: how the data set was recognised, in a sentence.
         left_out: base names by the reason why they were left out.
         without_label: ids of entries without a label although others of their rule have one.
+        other: how many other files there are, by their ending.
+        junk: how many hidden files and leftovers of systems were passed over.
         reused: how many checksums were taken over from an earlier run.
         problems: what is wrong; such files are not in the manifest.
     """
@@ -38,6 +41,8 @@ class BuildSummary:
     told: str
     left_out: dict[str, list[str]] = field(default_factory=dict)
     without_label: list[str] = field(default_factory=list)
+    other: Mapping[str, int] = field(default_factory=dict)
+    junk: int = 0
     reused: int = 0
     problems: list[Problem] = field(default_factory=list)
 
@@ -81,9 +86,10 @@ def build_manifest(
     target = Path(out).absolute() if out is not None else top / "manifest.json"
     files = list_files(top, avoid=target)
     _refuse_empty(top, len(files.paths), files.problems)
-    chosen = choose_card(files.paths, top, dataset, shipped_cards())
+    chosen = choose_card(files.paths, top, dataset, shipped_descriptions())
     images = chosen.images if chosen.known else generic_images(chosen, files.paths)
     problems = [*files.problems, *chosen.problems]
+    add_label_names(chosen, top)
     folders = [FileJob(top, image.path) for image in images if image.path.endswith("/")]
     series = _find_series(folders, count, progress, chosen, problems)
     drafts = drafts_of([image for image in images if series.get(image.path, True)], series)
@@ -104,6 +110,8 @@ def build_manifest(
         chosen.told,
         {reason: [base_name(path) for path in paths] for reason, paths in sorted(chosen.left_out.items())},
         _without_label(images, entries),
+        files.other,
+        files.junk,
         reused,
         sorted(problems),
     )

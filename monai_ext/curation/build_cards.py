@@ -17,6 +17,7 @@ from monai_ext.manifests import (
     Manifest,
     ManifestEntry,
     read_manifest,
+    read_shipped,
     shipped_manifests,
 )
 from monai_ext.manifests.cards import sources_of
@@ -81,16 +82,10 @@ class Chosen:
         )
 
 
-def shipped_cards() -> dict[str, tuple[DatasetCard, Sources]]:
-    """Return the data sets of the shipped manifests by id, each with the sources of its facts."""
-    found: dict[str, tuple[DatasetCard, Sources]] = {}
-    for path in shipped_manifests().values():
-        manifest = read_manifest(path)
-        for key, card in manifest.datasets.items():
-            # Lists of several data sets describe each in short; the one with a layout is the whole description.
-            if key not in found or (card.layout and not found[key][0].layout):
-                found[key] = (card, manifest.sources)
-    return found
+def shipped_descriptions() -> dict[str, tuple[DatasetCard, Sources]]:
+    """Return the shipped description of each data set by its id, with the sources of its facts."""
+    manifests = {name: read_shipped(name) for name in shipped_manifests() if "/" not in name}
+    return {name: (manifest.datasets[name], manifest.sources) for name, manifest in manifests.items()}
 
 
 def choose_card(

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from monai_ext.base import InputError, LabelError, ScanError
@@ -28,6 +29,19 @@ def check_picture(path: Path, case: str, *, whole: bool) -> tuple[int, int]:
         if whole:
             image.load()
         return image.size
+
+
+def picture_pixels(path: Path, case: str) -> np.ndarray:
+    """Return the pixels of a picture, whatever its format holds them as; uint8 ``(y, x, 3)``.
+
+    Raises:
+        ScanError: damaged, of another kind, or too large.
+    """
+    with _opened(path, case, "picture", ScanError) as image:
+        if image.mode.startswith("I"):  # 16 bits, which Pillow would clip at 255
+            grey = np.asarray(image).astype(np.int64).clip(0, 65535) // 257
+            return np.repeat(grey.astype(np.uint8)[:, :, None], 3, axis=2)
+        return np.asarray(image.convert("RGB"))
 
 
 def check_mask(path: Path, case: str, size: tuple[int, int] | None, *, whole: bool) -> None:

@@ -9,7 +9,8 @@ from monai_ext.volumes.found_inputs import PICTURE_ENDINGS, FoundInput, find_inp
 from monai_ext.volumes.found_scans import FoundScan, find_scans
 from monai_ext.volumes.found_series import FoundSeries, find_series
 from monai_ext.volumes.phantoms import PHANTOM_LABELS, Phantom, phantom_torso, write_phantoms
-from monai_ext.volumes.prepare import PrepareSummary, prepare
+from monai_ext.volumes.prepare import prepare
+from monai_ext.volumes.prepare_summary import PrepareSummary
 from monai_ext.volumes.read_itk import affine_of_itk, quiet_itk
 from monai_ext.volumes.read_scan import read_header, read_labels, read_scan
 from monai_ext.volumes.scan import Scan, ScanHeader

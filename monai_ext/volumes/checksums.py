@@ -15,6 +15,8 @@ _HEADER_BYTES = 1 << 16
 def source_checksum(path: Path, case: str) -> str:
     """Return the SHA-256 of a file with its detached data, or over those of a DICOM series' files.
 
+    One file alone has the SHA-256 that every other tool gives it.
+
     Raises:
         ScanError: there is no such file or folder.
         OSError: a file cannot be read.

@@ -44,7 +44,7 @@ def read_nifti(path: Path, case: str) -> tuple[np.ndarray, np.ndarray]:
         found = _described(stream, case)
         data = _exactly(stream, found.skip, found.size, case)
     voxels = np.frombuffer(data, found.dtype).reshape(found.shape, order="F")
-    return (voxels if found.scale is None else voxels * found.scale[0] + found.scale[1]), found.affine
+    return (voxels if found.scale is None else _scaled(voxels, *found.scale)), found.affine
 
 
 def read_nifti_header(path: Path, case: str) -> tuple[tuple[int, int, int], np.ndarray]:
@@ -144,6 +144,17 @@ def _scale(header: nib.Nifti1Header, case: str) -> tuple[float, float] | None:
         return None if (slope, intercept) == (1, 0) else (slope, intercept)
     what = f"slope {slope:g} with intercept {intercept:g} leaves its values undefined"
     refuse(case, what, "set the slope or export it again", "scan.slope")
+
+
+def _scaled(voxels: np.ndarray, slope: float, intercept: float) -> np.ndarray:
+    if voxels.dtype.kind == "f":
+        return voxels * slope + intercept
+    # Whole numbers come out as float32, computed in float64 slice by slice: all at once would take nine times
+    # the memory of the file's int16.
+    scaled = np.empty(voxels.shape, np.float32, order="F")
+    for z in range(voxels.shape[2]):
+        scaled[:, :, z] = voxels[:, :, z] * slope + intercept
+    return scaled
 
 
 def _affine(header: nib.Nifti1Header, shape: tuple[int, int, int], case: str) -> np.ndarray:

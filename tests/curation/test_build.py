@@ -19,7 +19,7 @@ from monai_ext.volumes import source_checksum
 @pytest.fixture(autouse=True)
 def _only_toys(monkeypatch: pytest.MonkeyPatch, card: dict[str, Any]) -> None:
     cards = {key: (read_card(key, value), card["sources"]) for key, value in card["datasets"].items()}
-    monkeypatch.setattr(build, "shipped_cards", lambda: cards)
+    monkeypatch.setattr(build, "shipped_descriptions", lambda: cards)
 
 
 def run(root: Path, **settings: Any) -> BuildSummary:
@@ -46,6 +46,7 @@ def test_a_download_is_recognised_and_listed_whole(toys: Path) -> None:
     assert manifest.labels == {0: "background", 1: "ball"}
     assert manifest.datasets["toys"].licence == "CC-BY-4.0"
     assert summary.left_out == {"MR, not CT": ["toy_507"]}
+    assert (summary.other, summary.junk) == ({".json": 1}, 4)
     sentence = (
         "recognised as toys by its layout: 10 of 10 files fit; its layout is of unknown confidence, so look at it"
     )
@@ -218,6 +219,27 @@ def test_an_unknown_folder_is_listed_for_what_it_is(tmp_path: Path, write_ct: Ca
     assert [entry.label for entry in manifest.entries] == [None, None, "labels/x.nii.gz", None]
     assert {entry.split for entry in manifest.entries} == {"training"}
     assert summary.left_out == {"named like labels, of which no image is known": ["y_seg"]}
+
+
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        ('{"labels": {"0": "background", "1": "ball"}}', {0: "background", 1: "ball"}),
+        ('{"labels": {"background": 0, "ball": 1}}', {0: "background", 1: "ball"}),
+        ('{"labels": {"background": 0, "whole": [1, 2]}}', None),
+        ('{"labels": ["ball"]}', None),
+        ("{", None),
+    ],
+)
+def test_label_names_of_the_download_are_taken_where_none_are_known(
+    toys: Path, card: dict[str, Any], tmp_path: Path, content: str, names: dict[int, str] | None
+) -> None:
+    del card["datasets"]["toys"]["label_names"]
+    (tmp_path / "toys.json").write_text(json.dumps(card))
+    (toys / "dataset.json").write_text(content)
+    manifest = run(toys, dataset=str(tmp_path / "toys.json"), checksums=False).manifest
+    assert manifest.labels == names
+    assert ("dataset.json" in manifest.sources) == (names is not None)
 
 
 class TestDicom:
