@@ -1,5 +1,6 @@
 """``python -m monai_ext manifest mix``: several manifests into one."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,7 +9,7 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from monai_ext.curation import MixPart, MixSummary
+    from monai_ext.curation import KnownLeak, MixPart, MixSummary
 
 _PARTS = typer.Argument(
     metavar="MANIFEST[=WEIGHT]...",
@@ -78,7 +79,7 @@ def mix(
     console = Console()
     console.print(_sets_table(summary))
     if summary.leaks:
-        console.print(_leaks_table(summary))
+        console.print(leaks_table(summary.leaks))
     for line in _lines(summary):
         typer.echo(line)
     if not summary.written:
@@ -134,7 +135,8 @@ def _sets_table(summary: "MixSummary") -> "Table":
     return table
 
 
-def _leaks_table(summary: "MixSummary") -> "Table":
+def leaks_table(leaks: "Sequence[KnownLeak]") -> "Table":
+    """Return known leaks as a table."""
     from rich.markup import escape
     from rich.table import Column, Table
 
@@ -147,7 +149,7 @@ def _leaks_table(summary: "MixSummary") -> "Table":
         "confidence",
         title="known leaks: results on these sets would be too good",
     )
-    for leak in summary.leaks:
+    for leak in leaks:
         name = f"{leak.dataset} (by names of files or folders)" if leak.by_name else leak.dataset
         row = (name, f"{leak.count:,}", leak.evaluation, leak.what, leak.severity, leak.confidence)
         table.add_row(*map(escape, row), style="red" if leak.severity == "high" else "yellow")

@@ -83,11 +83,6 @@ def prepare(
             scheduler=scheduler,
             progress=True,
         )
-        report = failed or store / "failed.csv"
-        if summary.failed:
-            summary.write_failed(report)
-        elif failed is None:
-            report.unlink(missing_ok=True)  # an earlier run's
     except InputError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error
@@ -95,6 +90,13 @@ def prepare(
         typer.echo("\ninterrupted: what is in the store is whole; give the same command again to go on", err=True)
         raise typer.Exit(130) from error
     Console().print(summary.table())
-    if summary.failed:
-        typer.echo(f"all failed scans with their reasons: {report}")
+    report = failed or store / "failed.csv"
+    try:
+        if summary.failed:
+            summary.write_failed(report)
+            typer.echo(f"every failed scan with its reason: {report.name} in {report.absolute().parent.name}")
+        elif failed is None:
+            report.unlink(missing_ok=True)  # an earlier run's
+    except (InputError, OSError) as error:  # a full disk, which may be why scans failed
+        typer.echo(f"error: {error if isinstance(error, InputError) else error.strerror}", err=True)
     raise typer.Exit(summary.exit_code)

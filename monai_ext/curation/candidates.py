@@ -80,48 +80,69 @@ def learn_space(thumbnails: Sequence[np.ndarray], signatures: np.ndarray) -> Spa
     return Space(mean.astype(np.float32), directions.astype(np.float32), axes)
 
 
-def nearest(space: Space, first: np.ndarray, second: np.ndarray | None = None) -> Iterator[Candidate]:
-    """Yield for each scan the nearest others, over all turns of it, a block of distances at a time.
+def nearest(space: Space, first: np.ndarray, second: np.ndarray | None = None) -> list[Candidate]:
+    """Return for each scan of either list the nearest ones of the other, over all turns; each pair once.
+
+    Distances are taken a block at a time, so that memory rises with the scans and not with their square.
 
     Args:
         space: see `learn_space`.
         first: ``(scans, waves)`` signatures.
-        second: those to find among; the first ones themselves by default, each pair then once.
+        second: those of the other list; the first ones themselves by default.
     """
     others = first if second is None else second
     places = space.place(others)
-    norms = np.square(places).sum(axis=1)
-    seen = set[tuple[int, int]]()
+    by_first, by_second = _Nearest(len(first)), _Nearest(len(others))
     for start in range(0, len(first), BLOCK):
-        rows = first[start : start + BLOCK]
-        turned = space.place(turned_signatures(rows, space.axes))
-        best_at = np.zeros((len(rows), 0), np.int64)
-        best = np.zeros((len(rows), 0), np.float32)
+        turned = space.place(turned_signatures(first[start : start + BLOCK], space.axes))
         for begin in range(0, len(others), BLOCK):
-            block = slice(begin, begin + BLOCK)
-            distances = _distances(turned, places[block], norms[block])
+            distances = _distances(turned, places[begin : begin + BLOCK])
             if second is None and begin == start:
                 np.fill_diagonal(distances, np.inf)
-            best_at = np.hstack([best_at, np.tile(np.arange(begin, begin + distances.shape[1]), (len(rows), 1))])
-            best = np.hstack([best, distances])
-            keep = np.argsort(best, axis=1, kind="stable")[:, :NEAREST]
-            best, best_at = np.take_along_axis(best, keep, 1), np.take_along_axis(best_at, keep, 1)
-        for row, column in np.ndindex(best.shape):
-            pair = start + row, int(best_at[row, column])
-            pair = pair if second is not None else (min(pair), max(pair))
-            if np.isfinite(best[row, column]) and pair not in seen:
-                seen.add(pair)
-                yield Candidate(*pair, float(best[row, column]))
+            by_first.add(start, begin, distances)
+            if second is not None:
+                by_second.add(begin, start, distances.T)
+    found = {(one, other): distance for one, other, distance in by_first.pairs()}
+    found |= {(one, other): distance for other, one, distance in by_second.pairs()}
+    if second is None:
+        found = {(min(pair), max(pair)): distance for pair, distance in found.items()}
+    return [Candidate(*pair, distance) for pair, distance in sorted(found.items())]
 
 
-def _distances(turned: np.ndarray, places: np.ndarray, norms: np.ndarray) -> np.ndarray:
+class _Nearest:
+    """The nearest scans of each of a list, as far as distances have been seen."""
+
+    def __init__(self, scans: int) -> None:
+        self.distances = np.full((scans, NEAREST), np.inf, np.float32)
+        self.numbers = np.zeros((scans, NEAREST), np.int64)
+
+    def add(self, start: int, begin: int, distances: np.ndarray) -> None:
+        """Take note of distances from scans numbered from start on to others numbered from begin on."""
+        rows = slice(start, start + len(distances))
+        count = min(NEAREST, distances.shape[1])
+        columns = np.argpartition(distances, count - 1, axis=1)[:, :count]
+        joined = np.hstack([self.distances[rows], np.take_along_axis(distances, columns, 1)])
+        numbers = np.hstack([self.numbers[rows], begin + columns])
+        keep = np.argsort(joined, axis=1, kind="stable")[:, :NEAREST]
+        self.distances[rows] = np.take_along_axis(joined, keep, 1)
+        self.numbers[rows] = np.take_along_axis(numbers, keep, 1)
+
+    def pairs(self) -> Iterator[tuple[int, int, float]]:
+        """Yield number, number of a near one, and their distance."""
+        for row, column in np.argwhere(np.isfinite(self.distances)):
+            yield int(row), int(self.numbers[row, column]), float(self.distances[row, column])
+
+
+def _distances(turned: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Return ``(scans, places)`` squared distances, each the least over the turns ``(turns, scans, kept)``."""
+    norms = np.square(places).sum(axis=1)
     found = np.full((turned.shape[1], len(places)), np.inf, np.float32)
     for rows in turned:
-        product = rows @ places.T
-        product *= -2
-        product += np.square(rows).sum(axis=1)[:, None]
-        product += norms
-        np.minimum(found, product, out=found)
+        products = rows @ places.T
+        products *= -2
+        products += np.square(rows).sum(axis=1)[:, None]
+        products += norms
+        np.minimum(found, products, out=found)
     return np.maximum(found, 0, out=found)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fnmatch import translate
 
 from monai_ext.base import SettingError, case_id
-from monai_ext.manifests import DatasetCard, ManifestEntry, Relation, read_shipped, shipped_manifests
+from monai_ext.manifests import DatasetCard, ManifestEntry, Relation
 
 _SEVERITIES = ("high", "medium", "low", "unknown")
 
@@ -31,12 +31,6 @@ class KnownLeak:
     severity: str
     confidence: str
     by_name: bool = False
-
-
-def shipped_cards() -> dict[str, DatasetCard]:
-    """Return the shipped description of each data set by its id."""
-    names = [name for name in shipped_manifests() if "/" not in name]
-    return {name: read_shipped(name).datasets[name] for name in names}
 
 
 def known_leaks(

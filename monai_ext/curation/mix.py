@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from monai_ext.base import ManifestError, SettingError
-from monai_ext.curation.known_leaks import KnownLeak, known_leaks, shared_scans, shipped_cards
+from monai_ext.curation.build_cards import shipped_cards
+from monai_ext.curation.known_leaks import KnownLeak, known_leaks, shared_scans
 from monai_ext.curation.licences import refusal
 from monai_ext.curation.mix_cards import JoinedCards
 from monai_ext.curation.mix_entries import moved, told_apart_entries, weighted
@@ -116,7 +117,7 @@ def mix_manifests(
     if not once:
         raise ManifestError(_nothing(refused), code="manifest.empty")
     entries = told_apart_entries(weighted(once, weights))
-    known = {**shipped_cards(), **joined.cards}
+    known = {**{key: card for key, (card, _) in shipped_cards().items()}, **joined.cards}
     summary = MixSummary(
         target,
         Manifest(

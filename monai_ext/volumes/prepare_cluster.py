@@ -1,5 +1,6 @@
 """Jobs on the workers of ``dask.distributed``: a scheduler that runs already, or one on this machine."""
 
+import asyncio
 import logging
 import os
 import pkgutil
@@ -21,9 +22,9 @@ from monai_ext.volumes.store_lock import locked
 JobT = TypeVar("JobT")
 ResultT = TypeVar("ResultT")
 
-CONNECT_S = 8.0  # with the imports and the answer, a scheduler that is not there is told of within ten seconds
-_LOOK_S = 2.0  # how often workers are counted while no job finishes
-_ADDRESS = re.compile(r"(tcp|tls|ucx|ws|wss)://\S+")
+CONNECT_S = 5.0  # with the imports, one that is not there is told of within ten seconds
+_LOOK_S = 5.0  # how often workers are counted while no job finishes; one that is restarted is away for two
+_ADDRESS = re.compile(r"(tcp|tls)://[^\s/]+:[0-9]{1,5}")
 
 
 @contextmanager
@@ -56,11 +57,12 @@ def cluster(scheduler: str, workers: int | None, store: Path) -> Iterator[Any]:
             "scheduler: dask.distributed is missing; pip install 'monai-ext[cluster]', or leave the scheduler out",
             code="setting.extra",
         ) from error
-    with _local(workers) if scheduler == "local" else nullcontext(scheduler) as address:
-        client = _connect(address, scheduler)
-        with client:
-            _check_workers(client, store)
-            yield client
+    with (
+        _local(workers) if scheduler == "local" else nullcontext(scheduler) as address,
+        _connect(address) as client,
+    ):
+        _check_workers(client, store)
+        yield client
 
 
 @contextmanager
@@ -81,17 +83,30 @@ def _local(workers: int | None) -> Iterator[str]:
         yield here.scheduler_address
 
 
-def _connect(address: str, scheduler: str) -> Any:
+def _connect(address: str) -> Any:
     from distributed import Client
 
     try:
-        return Client(address, timeout=CONNECT_S, set_as_default=False, name="monai-ext-prepare")
-    except (OSError, ValueError) as error:  # ValueError: an impossible port, or a protocol without its library
+        # Asked first whether it is a scheduler: a client waits half a minute for a port that is something else.
+        answer = asyncio.run(asyncio.wait_for(_identity(address), CONNECT_S))
+        if answer["type"] != "Scheduler":
+            raise ValueError(f"a {answer['type']} answers")
+    except Exception as error:  # whatever else listens there may answer anything, and the libraries raise anything
         raise SettingError(
-            f"scheduler: nothing answers at {scheduler}; start one with 'dask scheduler', check the address, or leave "
-            "it out to use this machine's cores",
+            f"scheduler: no dask scheduler answers at {address}; start one with 'dask scheduler', check the address, "
+            "or leave it out to use this machine's cores",
             code="prepare.no_scheduler",
         ) from error
+    return Client(address, timeout=CONNECT_S, set_as_default=False, name="monai-ext-prepare")
+
+
+async def _identity(address: str) -> Any:
+    from distributed import rpc
+    from distributed.security import Security
+
+    arguments = Security().get_connection_args("client")  # certificates of a tls:// address, by dask's settings
+    async with rpc(address, timeout=CONNECT_S, connection_args=arguments) as scheduler:
+        return await scheduler.identity()
 
 
 def _check_workers(client: Any, store: Path) -> None:
@@ -164,10 +179,7 @@ def _finished(
     try:
         while True:
             threads = _threads(client)
-            if not threads and not told:
-                tell("the scheduler has no workers; waiting for them (start some with: dask worker ADDRESS)")
-            told = not threads
-            for job in islice(waiting, max(2 * threads, 1) - len(running)):
+            for job in islice(waiting, max(2 * threads - len(running), not running)):
                 # Keys are shown on the dashboard and in logs: they name no scan.
                 future = client.submit(work, job, pure=False, key=f"prepare-{uuid.uuid4().hex}")
                 running[future.key] = job, future
@@ -177,6 +189,9 @@ def _finished(
             try:
                 job, future = running.pop(done.get(timeout=_LOOK_S).key)
             except Empty:
+                if not threads and not told:
+                    tell("the scheduler has no workers; waiting for them (start some with: dask worker ADDRESS)")
+                    told = True
                 continue
             if future.cancelled():
                 raise _lost()

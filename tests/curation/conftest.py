@@ -1,4 +1,4 @@
-"""Tiny volumes, a made-up data set with a layout, and small manifests of shipped data sets."""
+"""Tiny volumes that look like CT, a data set made up of them, and manifests of shipped data sets."""
 
 import copy
 import json
