@@ -157,7 +157,7 @@ def leaks_table(leaks: "Sequence[KnownLeak]") -> "Table":
 
 
 def _lines(summary: "MixSummary") -> list[str]:
-    lines = [f"note: {one} and {other} share scans, drawn twice: {what}" for one, other, what in summary.shared]
+    lines = [f"note: {pair.first} and {pair.second} share scans, drawn twice: {pair.what}" for pair in summary.shared]
     if summary.twice:
         lines.append(f"note: {summary.twice} scans were listed by several parts and are taken once")
     return lines + [f"note: {note}" for note in summary.notes]

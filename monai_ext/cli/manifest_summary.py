@@ -50,8 +50,8 @@ def summary(
     console = Console()
     for table in _tables(found):
         console.print(table)
-    for one, other, what in found.shared:
-        typer.echo(f"note: {one} and {other} share scans, drawn twice: {what}")
+    for pair in found.shared:
+        typer.echo(f"note: {pair.first} and {pair.second} share scans, drawn twice: {pair.what}")
     if found.sizes is not None and found.sizes.problems:
         typer.echo(f"{len(found.sizes.problems)} scans could not be read: {found.sizes.problems[0].sentence}", err=True)
     if html is not None:

@@ -1,7 +1,7 @@
 """Making manifests: of folders, of other manifests, and of what others have made."""
 
 from monai_ext.curation.build import BuildSummary, build_manifest
-from monai_ext.curation.known_leaks import KnownLeak, known_leaks, shared_scans
+from monai_ext.curation.known_leaks import KnownLeak, known_leaks
 from monai_ext.curation.known_overlaps import KnownOverlap, known_overlaps
 from monai_ext.curation.kshot import kshot
 from monai_ext.curation.leakage import LeakageSummary, LeakPair, find_leakage
@@ -42,7 +42,6 @@ __all__ = [
     "mix_manifests",
     "problems_table",
     "refusal",
-    "shared_scans",
     "summarize_manifest",
     "verify_manifest",
     "write_leakage",

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from fnmatch import translate
 
 from monai_ext.base import SettingError, case_id
-from monai_ext.manifests import DatasetCard, ManifestEntry, Relation
+from monai_ext.curation.known_overlaps import KnownOverlap, known_overlaps
+from monai_ext.manifests import DatasetCard, Manifest, ManifestEntry, Relation
 
 _SEVERITIES = ("high", "medium", "low", "unknown")
 
@@ -68,12 +69,12 @@ def known_leaks(
     return sorted(leaks, key=lambda leak: (_SEVERITIES.index(leak.severity), leak.evaluation, leak.dataset))
 
 
-def shared_scans(datasets: Collection[str], cards: Mapping[str, DatasetCard]) -> list[tuple[str, str, str]]:
-    """Return pairs of data sets of one mix that share scans, with which ones, so that these are drawn twice."""
-    names = sorted(datasets)
-    pairs = [(one, other) for number, one in enumerate(names) for other in names[number + 1 :]]
-    found = ((one, other, _relation(one, other, cards)) for one, other in pairs)
-    return [(one, other, relation.what) for one, other, relation in found if relation is not None]
+def shared_within(manifest: Manifest) -> list[KnownOverlap]:
+    """Return the data sets of a list that share scans, which are drawn twice; each pair once, in the gravest words."""
+    pairs: dict[tuple[str, str], KnownOverlap] = {}
+    for pair in sorted(known_overlaps(manifest), key=lambda pair: _SEVERITIES.index(pair.severity)):
+        pairs.setdefault((pair.first, pair.second), pair)
+    return list(pairs.values())
 
 
 def _benchmarks(cards: Mapping[str, DatasetCard], wanted: Collection[str]) -> list[str]:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from monai_ext.base import ManifestError, SettingError
-from monai_ext.curation.build_cards import shipped_cards
-from monai_ext.curation.known_leaks import KnownLeak, known_leaks, shared_scans
+from monai_ext.curation.build_cards import shipped_descriptions
+from monai_ext.curation.known_leaks import KnownLeak, known_leaks, shared_within
+from monai_ext.curation.known_overlaps import KnownOverlap
 from monai_ext.curation.licences import refusal
 from monai_ext.curation.mix_cards import JoinedCards
 from monai_ext.curation.mix_entries import moved, told_apart_entries, weighted
@@ -41,7 +42,7 @@ class MixSummary:
         refused: by data set the reason and how many scans were left out.
         twice: scans that several parts list, each taken once.
         leaks: known ones with what is evaluated on, the worst first.
-        shared: pairs of data sets within the mix that share scans, with which ones.
+        shared: pairs of data sets within the mix that share scans.
         notes: what else to know.
         written: whether the file was written.
     """
@@ -51,7 +52,7 @@ class MixSummary:
     refused: dict[str, tuple[str, int]] = field(default_factory=dict)
     twice: int = 0
     leaks: list[KnownLeak] = field(default_factory=list)
-    shared: list[tuple[str, str, str]] = field(default_factory=list)
+    shared: list[KnownOverlap] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     written: bool = True
 
@@ -117,7 +118,7 @@ def mix_manifests(
     if not once:
         raise ManifestError(_nothing(refused), code="manifest.empty")
     entries = told_apart_entries(weighted(once, weights))
-    known = {**{key: card for key, (card, _) in shipped_cards().items()}, **joined.cards}
+    known = {**{key: card for key, (card, _) in shipped_descriptions().items()}, **joined.cards}
     summary = MixSummary(
         target,
         Manifest(
@@ -132,12 +133,12 @@ def mix_manifests(
         refused=refused,
         twice=twice,
         leaks=known_leaks(entries, known, evaluate_on),
-        shared=shared_scans(joined.cards, known),
     )
     if any(one != labels[0] for one in labels):
         summary.notes.append(
             "the parts name their labels differently, so the mix names none: do not train labels on it"
         )
+    summary.shared = shared_within(summary.manifest)
     summary.written = not (fail_on_leakage and summary.leaks)
     if summary.written:
         write_manifest(target, summary.manifest)

@@ -4,13 +4,13 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from monai_ext.base import ManifestError, WriteError, check_output, inside, replacing
-from monai_ext.curation.nnunet_import import FOLDER_NAME
+from monai_ext.curation.nnunet_json import FOLDER_NAME, dataset_json, labels_without_gaps
 from monai_ext.curation.progress import shown
 from monai_ext.manifests import Manifest, ManifestEntry, read_manifest
 
@@ -78,7 +78,7 @@ def export_nnunet(
             f"{path.name}: no labelled scan in training; nnU-Net trains on labels (unassigned scans are left out)",
             code="nnunet.empty",
         )
-    labels = _labels(manifest, entries, path.name)
+    labels = labels_without_gaps(manifest, entries, path.name)
     base = Path(root) if root is not None else path.parent
     ending = _ending(entries)
     files = list(_files(entries, base, ending))
@@ -86,7 +86,8 @@ def export_nnunet(
     with _whole(target) as temporary:
         for source, relative in shown(files, len(files), "copying" if copy else "linking", progress):
             _place(source, temporary / relative, target / relative, copy)
-        _write_json(temporary / "dataset.json", _dataset_json(manifest, entries, labels, ending, result))
+        count = result.training + result.validation
+        _write_json(temporary / "dataset.json", dataset_json(manifest, entries, labels, ending, count))
         if result.validation:
             names = {s: [e.id for e in entries if e.split == s] for s in ("training", "validation")}
             _write_json(temporary / "splits_final.json", [{"train": names["training"], "val": names["validation"]}])
@@ -104,31 +105,6 @@ def _chosen(manifest: Manifest, result: NnunetExport) -> list[ManifestEntry]:
             chosen.append(entry)
             setattr(result, entry.split, getattr(result, entry.split) + 1)
     return chosen if result.training else []
-
-
-def _labels(manifest: Manifest, entries: Sequence[ManifestEntry], name: str) -> Mapping[int, str]:
-    sets = {entry.dataset for entry in entries if entry.label}
-    names = [manifest.labels] if manifest.labels else [manifest.datasets[key].label_names for key in sorted(sets)]
-    if not all(names) or any(one != names[0] for one in names):
-        raise ManifestError(
-            f"{name}: the labels of {', '.join(sorted(sets))} have no names, or not the same; put them under 'labels', "
-            "such as {'0': 'background', '1': 'liver'}",
-            code="nnunet.labels",
-        )
-    labels = {0: "background", **names[0]}
-    if len(set(labels.values())) < len(labels):
-        raise ManifestError(
-            f"{name}: two labels have one name, and nnU-Net tells them apart by it; give each its own",
-            code="nnunet.label_twice",
-        )
-    missing = sorted(set(range(max(labels))) - labels.keys())
-    if missing:
-        raise ManifestError(
-            f"{name}: label {missing[0]} has no name, and nnU-Net takes labels without gaps; number them anew, for "
-            "example with RegroupLabels",
-            code="nnunet.label_gap",
-        )
-    return dict(sorted(labels.items()))
 
 
 def _ending(entries: Sequence[ManifestEntry]) -> str:
@@ -173,26 +149,6 @@ def _place(source: Path, written: Path, final: Path, copy: bool) -> None:
     else:
         # Relative, so that both can be moved together; reckoned from where the folder will be.
         written.symlink_to(os.path.relpath(source, Path(os.path.realpath(final.parents[1])) / final.parent.name))
-
-
-def _dataset_json(
-    manifest: Manifest,
-    entries: Sequence[ManifestEntry],
-    labels: Mapping[int, str],
-    ending: str,
-    result: NnunetExport,
-) -> dict[str, object]:
-    cards = [manifest.datasets[key] for key in dict.fromkeys(entry.dataset for entry in entries)]
-    modalities = sorted({str(card.value("modality", "CT")) for card in cards})
-    return {
-        # nnU-Net normalizes by the channel's name: CT by the whole set's intensities, others scan by scan.
-        "channel_names": {"0": modalities[0] if len(modalities) == 1 else "mixed"},
-        "labels": {name: number for number, name in labels.items()},
-        "numTraining": result.training + result.validation,
-        "file_ending": ending,
-        "name": manifest.title or manifest.name,
-        "licence": "; ".join(f"{card.id}: {card.licence}" for card in cards),
-    }
 
 
 def _write_json(path: Path, content: object) -> None:

@@ -1,5 +1,6 @@
 """A manifest of a folder in the form of nnU-Net v2 (``DatasetNNN_NAME``; Isensee et al. 2021)."""
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from typing import Any
 
 from monai_ext.base import ManifestError, plain_name
 from monai_ext.curation.mix_entries import moved
+from monai_ext.curation.nnunet_json import FOLDER_NAME, channel_names, file_ending, label_names
 from monai_ext.manifests import (
     DatasetCard,
     Fact,
@@ -22,7 +24,6 @@ from monai_ext.manifests import (
     write_manifest,
 )
 
-FOLDER_NAME = re.compile(r"Dataset([0-9]{3})_([A-Za-z0-9][A-Za-z0-9_.+-]*)")
 _SOURCE = "DATASET-JSON"
 
 
@@ -75,14 +76,14 @@ def import_nnunet(
             code="nnunet.no_dataset_json",
         )
     content = load_datalist(folder / "dataset.json")
-    ending, channels = _ending(content), _channels(content)
+    ending, channels = file_ending(content), channel_names(content)
     if channel not in channels:
         raise ManifestError(
             f"dataset.json: no channel {channel}; it has "
             + ", ".join(f"{number} ({name})" for number, name in sorted(channels.items())),
             code="nnunet.channel",
         )
-    labels = _labels(content)
+    labels = label_names(content)
     manifest = _described(folder, content, dataset, channels[channel], labels)
     (name,) = manifest.datasets
     result = NnunetImport(target, manifest)
@@ -106,40 +107,6 @@ def import_nnunet(
     result.manifest = replace(manifest, entries=tuple(moved(entries, folder, base, plain_name(folder.name))))
     write_manifest(target, result.manifest)
     return result
-
-
-def _ending(content: Mapping[str, Any]) -> str:
-    ending = content.get("file_ending")
-    if not isinstance(ending, str) or not re.fullmatch(r"(\.[A-Za-z0-9]{1,8}){1,2}", ending):
-        raise ManifestError(
-            "dataset.json: no file_ending such as '.nii.gz'; nnU-Net v2 needs one (folders of v1 and of the decathlon "
-            "are listed by 'manifest build')",
-            code="nnunet.file_ending",
-        )
-    return ending
-
-
-def _channels(content: Mapping[str, Any]) -> dict[int, str]:
-    names = content.get("channel_names", content.get("modality"))
-    if not isinstance(names, dict) or not names or not all(str(key).isdecimal() for key in names):
-        raise ManifestError(
-            "dataset.json: no channel_names such as {'0': 'CT'}; add them as nnU-Net v2 wants them",
-            code="nnunet.channel_names",
-        )
-    return {int(key): str(name)[:40] for key, name in names.items()}
-
-
-def _labels(content: Mapping[str, Any]) -> dict[int, str]:
-    labels = content.get("labels")
-    if not isinstance(labels, dict) or not labels:
-        raise ManifestError(
-            "dataset.json: no labels such as {'background': 0, 'liver': 1}; add them", code="nnunet.labels"
-        )
-    # Regions are lists of several values, which have no name each.
-    single = {value: name for name, value in labels.items() if isinstance(value, int) and not isinstance(value, bool)}
-    if not single and all(str(key).isdecimal() and isinstance(name, str) for key, name in labels.items()):
-        single = {int(key): name for key, name in labels.items()}  # the other way round, as v1 has it
-    return dict(sorted(single.items()))
 
 
 def _described(
@@ -184,8 +151,6 @@ def _held_out(folder: Path) -> frozenset[str]:
     path = folder / "splits_final.json"
     if not path.is_file():
         return frozenset()
-    import json
-
     try:
         folds = json.loads(path.read_text(encoding="utf-8-sig"))
         return frozenset(map(str, folds[0]["val"]))

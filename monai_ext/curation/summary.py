@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from monai_ext.base import ManifestError, SettingError
-from monai_ext.curation.build_cards import shipped_cards
+from monai_ext.curation.build_cards import shipped_descriptions
 from monai_ext.curation.geometry import ScanSize, Sizes, sizes_from_headers, sizes_from_store
-from monai_ext.curation.known_leaks import KnownLeak, known_leaks, shared_scans
+from monai_ext.curation.known_leaks import KnownLeak, known_leaks, shared_within
+from monai_ext.curation.known_overlaps import KnownOverlap
 from monai_ext.manifests import SPLITS, DatasetCard, Manifest, ManifestEntry, read_manifest
 
 
@@ -70,7 +71,7 @@ class ManifestSummary:
         sizes: what was measured, if anything was.
         ranges: of each data set that was measured.
         leaks: known ones with what results are reported on.
-        shared: pairs of its data sets that share scans, with which ones.
+        shared: pairs of its data sets that share scans.
     """
 
     path: Path
@@ -80,7 +81,7 @@ class ManifestSummary:
     sizes: Sizes | None = None
     ranges: list[SizeRange] = field(default_factory=list)
     leaks: list[KnownLeak] = field(default_factory=list)
-    shared: list[tuple[str, str, str]] = field(default_factory=list)
+    shared: list[KnownOverlap] = field(default_factory=list)
 
     @property
     def cards(self) -> list[DatasetCard]:
@@ -134,14 +135,14 @@ def summarize_manifest(
         raise ManifestError(
             f"{Path(root).name}: no such folder; give the one that the paths start from", code="manifest.root"
         )
-    known = {**{key: card for key, (card, _) in shipped_cards().items()}, **manifest.datasets}
+    known = {**{key: card for key, (card, _) in shipped_descriptions().items()}, **manifest.datasets}
     summary = ManifestSummary(
         path,
         manifest,
         counts=[row for split in SPLITS for row in _rows(manifest, split)],
         totals=_rows(manifest, ""),
         leaks=known_leaks(manifest.entries, known),
-        shared=shared_scans(sorted({entry.dataset for entry in manifest.entries}), known),
+        shared=shared_within(manifest),
     )
     folder = Path(root) if root is not None else path.parent
     if store is not None:

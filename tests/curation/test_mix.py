@@ -204,7 +204,7 @@ def test_a_mix_that_leaks_is_not_written_where_that_fails(listing, tmp_path):
 def test_sets_that_share_scans_are_told(listing, tmp_path):
     parts = [MixPart(listing("luna16", 2, "a")), MixPart(listing("lidc", 2, "b")), MixPart(listing("stoic21", 2, "c"))]
     summary = mix_manifests(parts, tmp_path / "mix.json")
-    assert [(one, other) for one, other, _ in summary.shared] == [("lidc", "luna16")]
+    assert [(pair.first, pair.second) for pair in summary.shared] == [("lidc", "luna16")]
 
 
 def relicensed(path: Path, licence: str) -> Path:
