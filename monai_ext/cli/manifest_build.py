@@ -30,6 +30,7 @@ def build(
     The layouts of the listed data sets are known; a folder of another
     becomes a list of unknown licence. Run it again at any time: files that
     did not change are not read again, and a run that was killed goes on.
+    It replaces the manifest: make your corrections in a copy.
 
     Example: python -m monai_ext manifest build Task09_Spleen
 

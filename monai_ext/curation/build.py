@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from monai_ext.base import ManifestError
-from monai_ext.curation.build_cards import Chosen, choose_card, generic_images, shipped_descriptions
+from monai_ext.curation.build_cards import Chosen, choose_card, generic_images, shipped_cards
 from monai_ext.curation.build_labels import add_label_names
 from monai_ext.curation.checksum_notes import ChecksumNotes, state_of
 from monai_ext.curation.dataset_files import list_files
@@ -86,7 +86,7 @@ def build_manifest(
     target = Path(out).absolute() if out is not None else top / "manifest.json"
     files = list_files(top, avoid=target)
     _refuse_empty(top, len(files.paths), files.problems)
-    chosen = choose_card(files.paths, top, dataset, shipped_descriptions())
+    chosen = choose_card(files.paths, top, dataset, shipped_cards())
     images = chosen.images if chosen.known else generic_images(chosen, files.paths)
     problems = [*files.problems, *chosen.problems]
     add_label_names(chosen, top)
@@ -158,12 +158,16 @@ def _with_checksums(
             waiting.append(FileJob(top, path))
     reused = len(sums)
     results = run_jobs(checksum_of, waiting, min(count, len(waiting)), died)
-    for result in shown(results, len(waiting), "taking checksums", progress):
-        if result.problem or not result.checksum:
-            problems += [result.problem] if result.problem else []
-        else:
-            sums[result.path] = result.checksum
-            notes.add(result.state, result.checksum)
+    try:
+        for result in shown(results, len(waiting), "taking checksums", progress):
+            if result.checksum:
+                sums[result.path] = result.checksum
+                notes.add(result.state, result.checksum)
+            elif result.problem:
+                problems.append(result.problem)
+    except BaseException:
+        notes.keep()
+        raise
     notes.write()
     kept = [entry for entry in entries if entry.image in sums]
     return [

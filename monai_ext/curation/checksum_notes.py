@@ -9,6 +9,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from monai_ext.base import WriteError, replacing
@@ -46,6 +47,11 @@ class ChecksumNotes:
             if time.monotonic() - self._written > _EVERY_S:
                 self._write(self._known)
                 self._written = time.monotonic()
+
+    def keep(self) -> None:
+        """Write everything that is known, as well as can be: the run ends early."""
+        with suppress(WriteError):
+            self._write(self._known)
 
     def write(self) -> None:
         """Write the checksums that this run used or made; those of files that are gone are dropped."""

@@ -12,6 +12,7 @@ from PIL import Image
 
 from monai_ext.base import ManifestError, SettingError, WriteError, sha256_of
 from monai_ext.curation import BuildSummary, build, build_manifest, checksum_notes, dataset_files
+from monai_ext.curation.scan_files import checksum_of
 from monai_ext.manifests import read_card, read_manifest
 from monai_ext.volumes import source_checksum
 
@@ -19,7 +20,7 @@ from monai_ext.volumes import source_checksum
 @pytest.fixture(autouse=True)
 def _only_toys(monkeypatch: pytest.MonkeyPatch, card: dict[str, Any]) -> None:
     cards = {key: (read_card(key, value), card["sources"]) for key, value in card["datasets"].items()}
-    monkeypatch.setattr(build, "shipped_descriptions", lambda: cards)
+    monkeypatch.setattr(build, "shipped_cards", lambda: cards)
 
 
 def run(root: Path, **settings: Any) -> BuildSummary:
@@ -335,6 +336,19 @@ class TestGoingOn:
         monkeypatch.undo()
         monkeypatch.setattr(checksum_notes, "_SETTLED_NS", 0)
         assert run(toys, dataset=None).reused == 8
+
+    def test_an_interrupted_run_goes_on(self, toys: Path, read: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        def interrupted(job: Any) -> Any:
+            if len(read) == 5:
+                raise KeyboardInterrupt
+            return checksum_of(job)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(build, "checksum_of", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                run(toys)
+        assert run(toys).reused == 5
+        assert len(read) == 8
 
     def test_what_changed_a_moment_ago_is_read_again(self, toys: Path) -> None:
         run(toys)
