@@ -120,7 +120,8 @@ def save_fingerprint(path: Path, fingerprint: Fingerprint) -> None:
 def load_fingerprint(path: Path, axes: int) -> Fingerprint | None:
     """Read a fingerprint; ``None`` where there is none, or none that can be used: it is then taken anew."""
     try:
-        with np.load(path, allow_pickle=False) as content:
+        # Opened here, for np.load leaves a damaged file open.
+        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as content:
             voxels, cells, reach = (content[name] for name in ("voxels", "cells", "reach"))
     except Exception:  # numpy and zipfile raise many types for a damaged file
         return None
