@@ -85,10 +85,10 @@ def leakage(
         console.print(problems_table(summary.problems))
     for overlap in summary.overlaps:
         sets = f"{overlap.first} and {overlap.second}" if overlap.first != overlap.second else overlap.first
-        console.print(escape(f"known: {sets}: {overlap.what} (severity: {overlap.severity})"))
+        console.print(escape(f"known: {sets}: {overlap.what} (severity: {overlap.severity})"), soft_wrap=True)
     for note in summary.notes:
-        console.print(escape(f"note: {note}"))
-    console.print(escape(leakage_sentence(summary)))
+        console.print(escape(f"note: {note}"), soft_wrap=True)
+    console.print(escape(leakage_sentence(summary)), soft_wrap=True)
     if report is not None:
         write(report, summary)
         typer.echo(f"{report}: {len(summary.pairs)} pairs")

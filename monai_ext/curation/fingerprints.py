@@ -13,6 +13,7 @@ from monai_ext.curation.signatures import signature
 from monai_ext.curation.thumbnails import CELLS, Thumbnail, picture_thumbnail, volume_thumbnail
 from monai_ext.curation.turns import voxel_digest
 from monai_ext.volumes import PICTURE_ENDINGS, read_scan, source_checksum
+from monai_ext.volumes.prepare_grid import to_ras
 from monai_ext.volumes.refusals import refusing_closed_files
 
 VERSION = 1  # of everything that a fingerprint depends on; raised, old ones are made anew
@@ -120,7 +121,8 @@ def save_fingerprint(path: Path, fingerprint: Fingerprint) -> None:
 def load_fingerprint(path: Path, axes: int) -> Fingerprint | None:
     """Read a fingerprint; ``None`` where there is none, or none that can be used: it is then taken anew."""
     try:
-        with np.load(path, allow_pickle=False) as content:
+        # Opened here, for np.load leaves a damaged file open.
+        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as content:
             voxels, cells, reach = (content[name] for name in ("voxels", "cells", "reach"))
     except Exception:  # numpy and zipfile raise many types for a damaged file
         return None
@@ -135,5 +137,7 @@ def _taken(path: Path, case: str, axes: int) -> Fingerprint:
         pixels = picture_pixels(path, case)
         return Fingerprint(voxel_digest(pixels, axes=2), picture_thumbnail(pixels))
     # Comparing needs no HU: neither the checksum nor the thumbnail asks what the values mean.
-    voxels = read_scan(path, assume_hu=True, case=case).voxels
+    scan = read_scan(path, assume_hu=True, case=case)
+    # As the affine has it, for most are right: then scans of one region lie alike.
+    voxels, _ = to_ras(scan.voxels, scan.affine)
     return Fingerprint(voxel_digest(voxels), volume_thumbnail(voxels))

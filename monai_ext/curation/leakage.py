@@ -33,7 +33,7 @@ class LeakPair:
         first, second: the entries.
         kind: ``"same file"``, ``"same voxels"`` (under another name, format or affine) or ``"near-duplicate"``.
         score: 1 where they are the same; else the correlation of what both show.
-        looks: thumbnails of both, the first one turned as the second one lies; where asked for.
+        looks: thumbnails of both, the second one turned as the first one lies; where asked for.
     """
 
     first: ManifestEntry
@@ -171,6 +171,6 @@ def _looks(search: LeakageSearch, match: Match) -> tuple[np.ndarray, np.ndarray]
     one, other = search.thumbnail(match.first), search.thumbnail(match.second)
     if one is None or other is None:
         return None
-    turned = turned_signatures(signature(one)[None], one.ndim)[:, 0]
-    nearest = int(np.square(turned - signature(other)).sum(axis=1).argmin())
-    return all_turns(one.ndim)[nearest].apply(one), other
+    turned = turned_signatures(signature(other)[None], other.ndim)[:, 0]
+    nearest = int(np.square(turned - signature(one)).sum(axis=1).argmin())
+    return one, all_turns(other.ndim)[nearest].apply(other)

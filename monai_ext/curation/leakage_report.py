@@ -40,7 +40,9 @@ def leakage_sentence(summary: LeakageSummary) -> str:
     kinds = Counter(pair.kind for pair in summary.pairs)
     found = ", ".join(f"{kinds[kind]} {kind}" for kind in KINDS if kinds[kind])
     unread = f"; {len(summary.problems)} could not be compared, so that nothing is known of them"
-    told = f"{summary.compared} scans compared: {found or 'no pair found'}"
+    count = len(summary.pairs)
+    pairs = f"{count} pair{'s' if count > 1 else ''} found ({found})" if count else "no pair found"
+    told = f"{summary.compared} scans compared: {pairs}"
     return told + (unread if summary.problems else "")
 
 

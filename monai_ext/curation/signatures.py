@@ -23,7 +23,7 @@ def signature(cells: np.ndarray) -> np.ndarray:
     """Return the cosine transform of a thumbnail at the coarse waves; ``(waves,)`` float32.
 
     Args:
-        cells: ``(32, 32, 32)`` or ``(64, 64)``, from 0 to 255.
+        cells: ``(32, 32, 32)`` or ``(48, 48)``, from 0 to 255.
     """
     waves = fft.dctn(cells.astype(np.float32) / 255, norm="ortho")
     found: np.ndarray = waves[tuple(wave_numbers(cells.ndim).T)]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-CELLS = {2: 64, 3: 32}  # along each axis, of a picture and of a volume
+CELLS = {2: 48, 3: 32}  # along each axis, of a picture and of a volume
 INNER = (0.02, 0.98)  # shares of the body's mass between which the frame of a volume lies, along each axis
 GREY = (0.02, 0.98)  # shares of the body's values that become black and white
 SAMPLE = 64  # voxels along an axis that suffice to find the grey scale
@@ -15,7 +15,7 @@ class Thumbnail:
     """A scan on a coarse grid of its own.
 
     Attributes:
-        cells: ``(32, 32, 32)`` of a volume, ``(64, 64)`` of a picture; uint8.
+        cells: ``(32, 32, 32)`` of a volume, ``(48, 48)`` of a picture; uint8.
         reach: ``(axes, 2)``: where the scan itself begins and ends along each axis, in cells; what the grid
             shows beyond repeats the scan's edge.
     """
