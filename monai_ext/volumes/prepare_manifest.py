@@ -38,10 +38,9 @@ def from_manifest(path: Path, root: Path | None, splits: Sequence[str] | None) -
             problem = beside.get(entry.id) or _problem(entry, folder, sources)
             source = _source(entry, manifest, folder) if problem is None else _refused(entry.id, folder, problem)
             sources[source.relative] = source
+    # Called by their places, for an id that is given twice is the name of a good entry.
     refused = [
-        _refused(problem.case or str(problem).partition(":")[0], folder, problem)
-        for problem in lone
-        if _split_of(problem) in chosen
+        _refused(str(problem).partition(":")[0], folder, problem) for problem in lone if _split_of(problem) in chosen
     ]
     return Found(folder, [*sources.values(), *refused])
 
