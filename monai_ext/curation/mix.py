@@ -7,13 +7,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from monai_ext.base import ManifestError, SettingError
-from monai_ext.curation.build_cards import shipped_descriptions
 from monai_ext.curation.known_leaks import KnownLeak, known_leaks, shared_within
 from monai_ext.curation.known_overlaps import KnownOverlap
 from monai_ext.curation.licences import refusal
 from monai_ext.curation.mix_cards import JoinedCards
 from monai_ext.curation.mix_entries import moved, told_apart_entries, weighted
-from monai_ext.manifests import SPLITS, DatasetCard, Manifest, ManifestEntry, read_manifest, write_manifest
+from monai_ext.manifests import (
+    SPLITS,
+    DatasetCard,
+    Manifest,
+    ManifestEntry,
+    read_manifest,
+    shipped_cards,
+    write_manifest,
+)
 
 
 @dataclass(frozen=True)
@@ -118,7 +125,7 @@ def mix_manifests(
     if not once:
         raise ManifestError(_nothing(refused), code="manifest.empty")
     entries = told_apart_entries(weighted(once, weights))
-    known = {**{key: card for key, (card, _) in shipped_descriptions().items()}, **joined.cards}
+    known = {**shipped_cards(), **joined.cards}
     summary = MixSummary(
         target,
         Manifest(

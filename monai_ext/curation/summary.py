@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from monai_ext.base import ManifestError, SettingError
-from monai_ext.curation.build_cards import shipped_descriptions
 from monai_ext.curation.geometry import ScanSize, Sizes, sizes_from_headers, sizes_from_store
 from monai_ext.curation.known_leaks import KnownLeak, known_leaks, shared_within
 from monai_ext.curation.known_overlaps import KnownOverlap
-from monai_ext.manifests import SPLITS, DatasetCard, Manifest, ManifestEntry, read_manifest
+from monai_ext.manifests import SPLITS, DatasetCard, Manifest, ManifestEntry, read_manifest, shipped_cards
 
 
 @dataclass(frozen=True)
@@ -135,7 +134,7 @@ def summarize_manifest(
         raise ManifestError(
             f"{Path(root).name}: no such folder; give the one that the paths start from", code="manifest.root"
         )
-    known = {**{key: card for key, (card, _) in shipped_descriptions().items()}, **manifest.datasets}
+    known = {**shipped_cards(), **manifest.datasets}
     summary = ManifestSummary(
         path,
         manifest,

@@ -38,6 +38,8 @@ def downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for number in (2, 3, 11, 12):
         name = f"spleen_{number}.nii.gz"
         write_volumes(spleen / "imagesTr" / name, spleen / "labelsTr" / name, number)
+    labels = {"labels": {"0": "background", "1": "spleen"}}
+    (spleen / "dataset.json").write_text(json.dumps(labels), encoding="utf-8")
     write_volumes(spleen / "imagesTs" / "spleen_7.nii.gz", None, 7)
     for number in (0, 1, 4):
         case = kits / f"case_{number:05}"
