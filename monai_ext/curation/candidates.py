@@ -43,7 +43,7 @@ class Space:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class LikelyPair:
     """Two scans that may be the same.
 
     Attributes:
@@ -80,7 +80,7 @@ def learn_space(thumbnails: Sequence[np.ndarray], signatures: np.ndarray) -> Spa
     return Space(mean.astype(np.float32), directions.astype(np.float32), axes)
 
 
-def nearest(space: Space, first: np.ndarray, second: np.ndarray | None = None) -> list[Candidate]:
+def nearest(space: Space, first: np.ndarray, second: np.ndarray | None = None) -> list[LikelyPair]:
     """Return for each scan of either list the nearest ones of the other, over all turns; each pair once.
 
     Distances are taken a block at a time, so that memory rises with the scans and not with their square.
@@ -106,7 +106,7 @@ def nearest(space: Space, first: np.ndarray, second: np.ndarray | None = None) -
     found |= {(one, other): distance for other, one, distance in by_second.pairs()}
     if second is None:
         found = {(min(pair), max(pair)): distance for pair, distance in found.items()}
-    return [Candidate(*pair, distance) for pair, distance in sorted(found.items())]
+    return [LikelyPair(*pair, distance) for pair, distance in sorted(found.items())]
 
 
 class _Nearest:

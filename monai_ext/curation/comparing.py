@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from monai_ext.curation.alignment import Prepared, likeness, prepare_thumbnail
-from monai_ext.curation.candidates import Candidate, Space
+from monai_ext.curation.candidates import LikelyPair, Space
 from monai_ext.curation.fingerprints import fingerprint_path, load_fingerprint
 from monai_ext.curation.signatures import signature, turned_signatures
 from monai_ext.curation.turns import all_turns
@@ -33,7 +33,7 @@ class CompareJob:
     space: Space
     folder: Path
     pairs: tuple[tuple[str, str], ...]
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[LikelyPair, ...]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Match:
     """How alike a pair is.
 
     Attributes:
-        first, second: numbers, as of the `Candidate`.
+        first, second: numbers, as of the `LikelyPair`.
         score: see `monai_ext.curation.alignment.likeness`; not a number where it could not be compared.
     """
 
@@ -59,7 +59,7 @@ class Filtered:
 
 
 def compare_jobs(
-    space: Space, folder: Path, candidates: Iterable[Candidate], files: tuple[list[str], list[str]]
+    space: Space, folder: Path, candidates: Iterable[LikelyPair], files: tuple[list[str], list[str]]
 ) -> Iterator[CompareJob]:
     """Pack candidates into jobs.
 
