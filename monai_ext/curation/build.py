@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from monai_ext.base import ManifestError
-from monai_ext.curation.build_cards import Chosen, choose_card, generic_images, shipped_cards
-from monai_ext.curation.build_labels import add_label_names
+from monai_ext.curation.build_cards import Chosen, choose_card, generic_images, shipped_descriptions
+from monai_ext.curation.build_labels import add_label_names, is_nnunet
 from monai_ext.curation.checksum_notes import ChecksumNotes, state_of
 from monai_ext.curation.dataset_files import list_files
 from monai_ext.curation.drafts import base_name, by_patient, drafts_of, entries_of
@@ -86,10 +86,12 @@ def build_manifest(
     target = Path(out).absolute() if out is not None else top / "manifest.json"
     files = list_files(top, avoid=target)
     _refuse_empty(top, len(files.paths), files.problems)
-    chosen = choose_card(files.paths, top, dataset, shipped_cards())
+    chosen = choose_card(files.paths, top, dataset, shipped_descriptions())
     images = chosen.images if chosen.known else generic_images(chosen, files.paths)
     problems = [*files.problems, *chosen.problems]
     add_label_names(chosen, top)
+    if is_nnunet(top):
+        chosen.told += "; the folder has the form of nnU-Net, which 'manifest import-nnunet' reads"
     folders = [FileJob(top, image.path) for image in images if image.path.endswith("/")]
     series = _find_series(folders, count, progress, chosen, problems)
     drafts = drafts_of([image for image in images if series.get(image.path, True)], series)

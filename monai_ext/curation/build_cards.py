@@ -82,7 +82,7 @@ class Chosen:
         )
 
 
-def shipped_cards() -> dict[str, tuple[DatasetCard, Sources]]:
+def shipped_descriptions() -> dict[str, tuple[DatasetCard, Sources]]:
     """Return the shipped description of each data set by its id, with the sources of its facts."""
     manifests = {name: read_shipped(name) for name in shipped_manifests() if "/" not in name}
     return {name: (manifest.datasets[name], manifest.sources) for name, manifest in manifests.items()}

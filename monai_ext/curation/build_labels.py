@@ -1,4 +1,4 @@
-"""Names of label ids from the ``dataset.json`` of a download, where the description of the data set has none."""
+"""What the ``dataset.json`` of a download adds: names of label ids, or that another verb should read it."""
 
 import re
 from dataclasses import replace
@@ -30,6 +30,15 @@ def add_label_names(chosen: Chosen, root: Path) -> None:
             source = {"kind": "file of the download", "locator": _FILE, "what": "names of its labels"}
             chosen.sources = {**chosen.sources, _SOURCE: source}
             return
+
+
+def is_nnunet(root: Path) -> bool:
+    """Tell whether a folder has the form of nnU-Net, whose channels and labels another verb reads."""
+    path = root / _FILE
+    try:
+        return path.is_file() and "channel_names" in load_datalist(path)
+    except ManifestError:
+        return False
 
 
 def _names(path: Path, root: Path) -> dict[int, str]:

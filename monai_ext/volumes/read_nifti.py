@@ -43,8 +43,8 @@ def read_nifti(path: Path, case: str) -> tuple[np.ndarray, np.ndarray]:
     with _opened(path, case) as stream:
         found = _described(stream, case)
         data = _exactly(stream, found.skip, found.size, case)
-    voxels = np.frombuffer(data, found.dtype).reshape(found.shape, order="F")
-    return (voxels if found.scale is None else _scaled(voxels, *found.scale)), found.affine
+        voxels = np.frombuffer(data, found.dtype).reshape(found.shape, order="F")
+        return (voxels if found.scale is None else _scaled(voxels, *found.scale)), found.affine
 
 
 def read_nifti_header(path: Path, case: str) -> tuple[tuple[int, int, int], np.ndarray]:

@@ -20,7 +20,7 @@ from monai_ext.volumes import source_checksum
 @pytest.fixture(autouse=True)
 def _only_toys(monkeypatch: pytest.MonkeyPatch, card: dict[str, Any]) -> None:
     cards = {key: (read_card(key, value), card["sources"]) for key, value in card["datasets"].items()}
-    monkeypatch.setattr(build, "shipped_cards", lambda: cards)
+    monkeypatch.setattr(build, "shipped_descriptions", lambda: cards)
 
 
 def run(root: Path, **settings: Any) -> BuildSummary:
@@ -241,6 +241,12 @@ def test_label_names_of_the_download_are_taken_where_none_are_known(
     manifest = run(toys, dataset=str(tmp_path / "toys.json"), checksums=False).manifest
     assert manifest.labels == names
     assert ("dataset.json" in manifest.sources) == (names is not None)
+
+
+def test_a_folder_of_nnunet_is_told_to_be_imported(toys: Path) -> None:
+    assert "import-nnunet" not in run(toys, checksums=False).told
+    (toys / "dataset.json").write_text('{"channel_names": {"0": "CT"}, "labels": {"background": 0}}')
+    assert run(toys, checksums=False).told.endswith("form of nnU-Net, which 'manifest import-nnunet' reads")
 
 
 class TestDicom:

@@ -5,12 +5,12 @@ import re
 import pytest
 
 from monai_ext.base import ManifestError
-from monai_ext.curation.build_cards import shipped_cards
+from monai_ext.curation.build_cards import shipped_descriptions
 from monai_ext.curation.layout_patterns import PathPattern
 from monai_ext.curation.layouts import assign, recognise
 from monai_ext.manifests import DatasetCard, LayoutRule
 
-CARDS = {key: card for key, (card, _) in shipped_cards().items()}
+CARDS = {key: card for key, (card, _) in shipped_descriptions().items()}
 # Data sets whose files are called alike; the name of their folder, or --dataset, has to tell them apart.
 ALIKE = (
     {"cvc_clinicdb", "cvc_colondb", "cvc_300", "kvasir_seg"},
