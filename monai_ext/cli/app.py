@@ -14,6 +14,7 @@ from monai_ext.cli.import_adapters import import_adapters
 from monai_ext.cli.label_app import label_app
 from monai_ext.cli.label_serve import label_serve
 from monai_ext.cli.localize import localize
+from monai_ext.cli.manifest import manifest
 from monai_ext.cli.prepare import prepare
 from monai_ext.cli.store import store
 
@@ -31,6 +32,7 @@ app.command()(prepare)
 app.add_typer(store, name="store")
 app.command()(localize)
 app.command()(checkpoint)
+app.add_typer(manifest, name="manifest")
 app.command("few-shot")(few_shot)
 app.command("import-adapters")(import_adapters)
 app.command("label-app")(label_app)

@@ -22,7 +22,7 @@ def check_hu(voxels: np.ndarray, case: str, *, assume_hu: bool) -> np.ndarray:
     Raises:
         ScanError: NaN or infinite values, one value throughout, beyond int16, or no HU.
     """
-    bad = int(voxels.size - np.count_nonzero(np.isfinite(voxels)))
+    bad = 0 if voxels.dtype.kind in "iu" else int(voxels.size - np.count_nonzero(np.isfinite(voxels)))
     if bad:
         what = f"{bad} of {voxels.size} voxels are NaN or infinite"
         refuse(case, what, "export the scan again without them", "scan.not_finite")
@@ -45,14 +45,14 @@ def check_hu(voxels: np.ndarray, case: str, *, assume_hu: bool) -> np.ndarray:
 
 def _looks_like_hu(voxels: np.ndarray, low: float) -> bool:
     air, tissue, inside = (_share(voxels, *limits) for limits in (AIR_HU, SOFT_TISSUE_HU, CT_HU))
-    padding = float(np.mean(voxels == low)) if low < CT_HU[0] else 0.0
+    padding = np.count_nonzero(voxels == low) / voxels.size if low < CT_HU[0] else 0.0
     # Small shares, for a crop inside the body holds little air and one of lung little tissue; other kinds of
     # image hold none. One voxel in a hundred may be noise below air or metal above 4000 HU.
     return air >= 1e-4 and tissue >= 0.01 and inside + padding >= 0.99
 
 
 def _share(voxels: np.ndarray, low: float, high: float) -> float:
-    return float(np.mean((voxels >= low) & (voxels <= high)))
+    return np.count_nonzero((voxels >= low) & (voxels <= high)) / voxels.size
 
 
 def label_ids(voxels: np.ndarray, case: str, classes: Collection[int] | None) -> np.ndarray:
@@ -61,18 +61,18 @@ def label_ids(voxels: np.ndarray, case: str, classes: Collection[int] | None) ->
     Raises:
         LabelError: naming the values that are not whole, negative, too large or not among the classes.
     """
+    # Plane by plane along the axis whose planes lie apart, for what is compared is as large as what is looked at.
+    planes = np.moveaxis(voxels, int(np.argmax(np.abs(voxels.strides))), 0)
     if voxels.dtype.kind == "f":
-        whole = np.isfinite(voxels)
-        whole &= voxels == np.rint(voxels)
-        if not whole.all():
-            broken = voxels[~whole]
+        broken = np.concatenate([plane[~(np.isfinite(plane) & (plane == np.rint(plane)))] for plane in planes])
+        if broken.size:
             raise LabelError(
                 f"{case}: {broken.size} label voxels are not whole numbers, {broken[0]:g} for one; "
                 "resample labels with nearest neighbour, or export them again",
                 code="label.fraction",
                 case=case,
             )
-    found = [int(value) for value in np.unique(voxels)]
+    found = sorted({int(value) for plane in planes for value in np.unique(plane)})
     wrong = [value for value in found if not 0 <= value <= np.iinfo(np.int32).max]
     allowed = "whole numbers from 0 on"
     if classes is not None and not wrong:

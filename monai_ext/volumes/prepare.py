@@ -1,61 +1,21 @@
-"""From raw scans to a volume store: a folder, a MONAI datalist or one scan."""
+"""From raw scans to a volume store: a folder, a manifest, a MONAI datalist or one scan."""
 
 import errno
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Column, Table
 
 from monai_ext.base import ScanError, SettingError, StoreError, WriteError
 from monai_ext.volumes.checks import SPACING_MM
 from monai_ext.volumes.prepare_ids import assign_ids, called_apart, root_mark
-from monai_ext.volumes.prepare_pool import run_jobs
-from monai_ext.volumes.prepare_scan import Job, Outcome, prepare_scan
-from monai_ext.volumes.prepare_source import Found
-from monai_ext.volumes.prepare_sources import but_labels, find_sources, listed
-from monai_ext.volumes.store_record import StoreRecord
-from monai_ext.volumes.store_sidecar import read_record
+from monai_ext.volumes.prepare_job import Job
+from monai_ext.volumes.prepare_run import run_all
+from monai_ext.volumes.prepare_source import Source
+from monai_ext.volumes.prepare_sources import but_labels, find_sources
+from monai_ext.volumes.prepare_summary import PrepareSummary, summary_of
+from monai_ext.volumes.store_heads import has_whole_sidecar, stored_sources
 from monai_ext.volumes.store_write import remove_leftovers
-
-
-@dataclass(frozen=True)
-class PrepareSummary:
-    """What became of the scans.
-
-    Attributes:
-        done: ids prepared in this run, sorted.
-        skipped: ids that the store held already, whole and by the same settings.
-        failed: for each scan that could not be prepared its id, a sentence why, and the code of the error.
-        left_out: relative paths that look like labels, which only a datalist can pair with their scans.
-    """
-
-    done: list[str]
-    skipped: list[str]
-    failed: list[Outcome]
-    left_out: list[str]
-
-    @property
-    def exit_code(self) -> int:
-        """1 if a scan failed, else 0."""
-        return 1 if self.failed else 0
-
-    def table(self) -> Table:
-        """Return the summary for a terminal."""
-        table = Table("outcome", "scans", Column("what and why", overflow="fold"))  # a long name is shown whole
-        table.add_row("done", str(len(self.done)), escape(listed(self.done)))
-        table.add_row("skipped", str(len(self.skipped)), "in the store already" if self.skipped else "")
-        if self.left_out:
-            why = f"{listed(self.left_out)}: named like labels; pair them with their scans in a datalist"
-            table.add_row("left out", str(len(self.left_out)), escape(why))
-        table.add_row("failed", str(len(self.failed)), "")
-        for outcome in self.failed:
-            table.add_row("", "", escape(outcome.reason), style="red")
-        return table
 
 
 def prepare(
@@ -68,95 +28,73 @@ def prepare(
     root: str | os.PathLike[str] | None = None,
     sections: Sequence[str] | None = None,
     label_names: Mapping[int, str] | None = None,
+    scheduler: str | None = None,
     progress: bool = False,
 ) -> PrepareSummary:
     """Read scans, bring them to RAS and one spacing, and store them as int16 HU in small chunks.
 
     Scans that the store holds already, unchanged and by the same settings, are skipped; their source and
     their stored files are compared by SHA-256, not by date. A scan that cannot be prepared is reported and
-    the others go on. The run may be killed at any time and started again, and two may fill one store.
+    the others go on. The run may be killed at any time and started again, and several may fill one store.
 
-    Labels are prepared from datalists, which name them. In plain folders, files named like labels
+    A manifest also says of each scan its data set, licence, patient, split and weight, which the store keeps, and
+    perhaps its SHA-256, which is then compared with the file's. Where only such words change, no scan is read.
+
+    Labels are prepared from manifests and datalists, which name them. In plain folders, files named like labels
     (``..._seg``, ``..._label``, ``..._mask``, or in a folder such as ``labelsTr``) are left out and listed.
 
     Args:
         source: a folder (searched with all folders below for NIfTI, NRRD, MetaImage files and folders and
-            zips of DICOM series, each series a scan), a MONAI datalist (``.json``), or one scan.
+            zips of DICOM series, each series a scan), a manifest or MONAI datalist (``.json``), or one scan.
         store: the store's folder; made when absent, added to when not.
         spacing_mm: voxel edges along x, y, z.
         assume_hu: take values for HU although modality, rescale or range do not say so.
         workers: processes; as many as cores by default, 0 to work in this process.
-        root: the folder that sources are named from: ``source`` itself, or the folder of a datalist or scan.
+        root: the folder that sources are named from: ``source`` itself, or the folder of a list or scan.
             Links that lead out of it are refused.
-        sections: lists of a datalist to take, such as ``["training"]``; all by default.
-        label_names: names of label ids; other ids are then refused. The datalist's ``labels`` by default.
+        sections: lists of a manifest or datalist to take, such as ``["training"]``; all by default.
+        label_names: names of label ids; other ids are then refused. By default the ``labels`` of a datalist, and
+            the label names of each scan's data set in a manifest.
+        scheduler: work on ``dask.distributed`` instead of a pool of processes: the address of a scheduler, such as
+            ``"tcp://10.0.0.5:8786"``, whose workers see scans and store under the same paths; or ``"local"``, which
+            starts one here. A script that does so needs ``if __name__ == "__main__":`` around its work.
         progress: show a progress bar on stderr.
 
     Raises:
         ScanError: ``source`` does not exist or holds no scan.
-        ManifestError: the datalist is malformed or names paths outside its root.
-        SettingError: the spacing or the number of workers is out of range.
+        ManifestError: the manifest or datalist is malformed.
+        SettingError: the spacing or the number of workers is out of range; or the scheduler is not there or was
+            lost, or its workers have no monai-ext of this version.
         StoreError: ``store`` is no folder, or holds foreign files or those of a newer version.
         WriteError: the store's folder cannot be made.
     """
-    spacing, workers = _spacing(spacing_mm), _workers(workers)
+    spacing, workers = _spacing(spacing_mm), _workers(workers, scheduler)
     folder = Path(store).absolute()
     found = find_sources(Path(source), None if root is None else Path(root), sections, folder)
     if not found.sources:
         raise ScanError(
             f"{Path(source).absolute().name}: no scan found{but_labels(found.left_out)}; give a folder with "
-            "NIfTI, NRRD or MetaImage files or DICOM series, or a MONAI datalist",
+            "NIfTI, NRRD or MetaImage files or DICOM series, a manifest or a MONAI datalist",
             code="prepare.nothing_found",
         )
     stored = _open_for_writing(folder)
-    names = dict(found.label_names if label_names is None else label_names)
-    ids = assign_ids(found.sources, found.root, stored)
+    mark, ids = root_mark(found.root), assign_ids(found.sources, found.root, stored, partial(has_whole_sidecar, folder))
     sources = called_apart(found.sources, [volume_id for volume_id, _ in ids])
-    jobs = [
-        Job(item, volume_id, moved, folder, root_mark(found.root), spacing, assume_hu, names)
-        for item, (volume_id, moved) in zip(sources, ids, strict=True)
-    ]
-    outcomes = list(_shown(run_jobs(prepare_scan, jobs, workers, _died), len(jobs), progress))
-    return _summary(outcomes, found)
+    del stored  # not needed while the scans are prepared
+
+    def job(item: Source, volume_id: str, moved: tuple[str, ...]) -> Job:
+        names = item.label_names if label_names is None else label_names
+        names = found.label_names if names is None else names
+        return Job(item, volume_id, moved, folder, mark, spacing, assume_hu, dict(names))
+
+    jobs = [job(item, *its_ids) for item, its_ids in zip(sources, ids, strict=True)]
+    summary = summary_of(run_all(jobs, folder, workers, scheduler, progress), found)
+    remove_leftovers(folder)  # of workers that died
+    return summary
 
 
-def _shown(outcomes: Iterable[Outcome], total: int, progress: bool) -> Iterator[Outcome]:
-    bar = Progress(
-        TextColumn("preparing"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[failed]} failed"),
-        console=Console(stderr=True),
-        disable=not progress,
-    )
-    with bar:
-        task, failed = bar.add_task("", total=total, failed=0), 0
-        for outcome in outcomes:
-            failed += outcome.state == "failed"
-            bar.update(task, advance=1, failed=failed)
-            yield outcome
-
-
-def _summary(outcomes: Sequence[Outcome], found: Found) -> PrepareSummary:
-    return PrepareSummary(
-        done=sorted(outcome.id for outcome in outcomes if outcome.state == "done"),
-        skipped=sorted(outcome.id for outcome in outcomes if outcome.state == "skipped"),
-        failed=sorted((item for item in outcomes if item.state == "failed"), key=lambda item: item.id),
-        left_out=found.left_out,
-    )
-
-
-def _died(job: Job) -> Outcome:
-    reason = (
-        f"{job.source.case}: its worker process died, most likely for lack of memory; "
-        "prepare it with fewer workers, or leave it out"
-    )
-    return Outcome(job.id, "failed", reason, "prepare.worker_died")
-
-
-def _open_for_writing(folder: Path) -> dict[str, StoreRecord]:
-    """Make the folder if need be, clear what killed runs left, and return its whole records."""
+def _open_for_writing(folder: Path) -> dict[str, tuple[str, str]]:
+    """Make the folder if need be, clear what killed runs left, and return the sources of its volumes."""
     if folder.exists() and not folder.is_dir():
         raise StoreError(
             f"{folder.name}: a store is a folder, and this is a file; name another", code="store.not_a_folder"
@@ -171,16 +109,7 @@ def _open_for_writing(folder: Path) -> dict[str, StoreRecord]:
             f"{folder.name}: the store cannot be written ({error.strerror}); choose a writable folder",
             code="write.failed",
         ) from error
-    records = {}
-    for path in folder.glob("[!.]*.json"):
-        try:
-            record = read_record(path)
-        except StoreError as error:
-            if error.code != "store.torn":  # torn ones are prepared again, but nobody else's file is touched
-                raise
-        else:
-            records[record.id] = record
-    return records
+    return stored_sources(folder)
 
 
 def _spacing(spacing_mm: Sequence[float]) -> tuple[float, float, float]:
@@ -195,12 +124,20 @@ def _spacing(spacing_mm: Sequence[float]) -> tuple[float, float, float]:
     return values[0], values[1], values[2]
 
 
-def _workers(workers: int | None) -> int:
-    if workers is None:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if workers < 0:
+def _workers(workers: int | None, scheduler: str | None) -> int | None:
+    if scheduler not in (None, "local") and workers is not None:
         raise SettingError(
-            f"workers: {workers} is negative; give a number of processes, or 0 for none",
+            "workers: a scheduler has workers of its own; leave the number out, or start more of them there",
             code="setting.workers",
         )
+    lowest = 0 if scheduler is None else 1
+    if workers is not None and workers < lowest:
+        raise SettingError(
+            f"workers: {workers} is negative; give a number of processes, or 0 for none"
+            if lowest == 0
+            else f"workers: {workers} can run nothing; give a local scheduler 1 or more",
+            code="setting.workers",
+        )
+    if workers is None and scheduler in (None, "local"):
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return workers

@@ -3,13 +3,12 @@
 import hashlib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from monai_ext.base import told_apart
 from monai_ext.volumes.prepare_source import Source
-from monai_ext.volumes.store_record import StoreRecord
 
 LONGEST = 120  # file systems allow 255 bytes, of which endings, temporary names and letters of two bytes take some
 
@@ -20,7 +19,10 @@ def root_mark(root: Path) -> str:
 
 
 def assign_ids(
-    sources: Sequence[Source], root: Path, stored: Mapping[str, StoreRecord]
+    sources: Sequence[Source],
+    root: Path,
+    stored: Mapping[str, tuple[str, str]],
+    is_whole: Callable[[str], bool] = lambda _: True,
 ) -> list[tuple[str, tuple[str, ...]]]:
     """Choose the id of each source.
 
@@ -32,24 +34,26 @@ def assign_ids(
     Args:
         sources: the scans.
         root: the folder that their relative paths start from.
-        stored: the store's volumes by id.
+        stored: the mark of the root and the path from there of each volume of the store.
+        is_whole: tells whether such a volume's sidecar can be used.
 
     Returns:
         For each source its id, and ids under which the same relative path of another root is stored: the
         same scan, if the checksum agrees (a data folder that was moved).
     """
     mark = root_mark(root)
-    by_path = {(record.source_root, record.source): name for name, record in stored.items()}
+    by_path = {source: name for name, source in stored.items()}
     elsewhere = defaultdict(list)
-    for name, record in sorted(stored.items()):
-        if record.source_root != mark:
-            elsewhere[record.source].append(name)
+    for name, (other, relative) in sorted(stored.items()):
+        if other != mark:
+            elsewhere[relative].append(name)
     plain = told_apart([(_file_name(source.case), source.relative) for source in sources])
-    taken = {name.casefold() for name in stored}
+    taken = {name.casefold(): name for name in stored}
     ids = []
     for source, name in zip(sources, plain, strict=True):
-        known = by_path.get((mark, source.relative))
-        if known is None and name.casefold() in taken:
+        known, namesake = by_path.get((mark, source.relative)), taken.get(name.casefold())
+        # A torn sidecar, which may name another source than it did, holds no name.
+        if known is None and namesake is not None and is_whole(namesake):
             name += "-" + hashlib.sha256(f"{mark}/{source.relative}".encode()).hexdigest()[:8]
         ids.append((known or name, tuple(elsewhere[source.relative])))
     return ids

@@ -4,11 +4,11 @@ import multiprocessing
 import multiprocessing.forkserver
 import signal
 import threading
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from itertools import chain, islice
 from typing import TypeVar
 
 JobT = TypeVar("JobT")
@@ -19,7 +19,7 @@ _PRELOAD = ["monai_ext.volumes.prepare_scan"]
 
 def run_jobs(
     work: Callable[[JobT], ResultT],
-    jobs: Sequence[JobT],
+    jobs: Iterable[JobT],
     workers: int,
     died: Callable[[JobT], ResultT],
 ) -> Iterator[ResultT]:
@@ -30,40 +30,43 @@ def run_jobs(
 
     Args:
         work: what to do with a job; picklable, and it does not raise.
-        jobs: the jobs, picklable.
+        jobs: the jobs, picklable; few are asked for ahead of their turn.
         workers: processes, at least 1; 0 works in this process.
         died: makes the result of a job whose process died.
     """
     if workers == 0:
         yield from map(work, jobs)
         return
-    waiting, suspects = deque(jobs), list[JobT]()
-    while waiting:
-        yield from _run_pool(work, waiting, min(workers, len(waiting)), suspects)
+    waiting, suspects = iter(jobs), list[JobT]()
+    for first in waiting:  # a pool that broke is followed by another one, until none is waiting
+        yield from _run_pool(work, chain([first], waiting), workers, suspects)
         for job in suspects:
             alone: list[JobT] = []
-            yield from _run_pool(work, deque([job]), 1, alone)
+            yield from _run_pool(work, iter([job]), 1, alone)
             if alone:
                 yield died(job)
         suspects.clear()
 
 
 def _run_pool(
-    work: Callable[[JobT], ResultT], waiting: deque[JobT], workers: int, suspects: list[JobT]
+    work: Callable[[JobT], ResultT], waiting: Iterator[JobT], workers: int, suspects: list[JobT]
 ) -> Iterator[ResultT]:
     """Yield results until none is waiting, or until a worker dies; jobs then under way go to ``suspects``."""
     pool = ProcessPoolExecutor(workers, mp_context=_context(), initializer=_let_parent_stop)
     running: dict[Future[ResultT], JobT] = {}
     broken = False
     try:
-        while (waiting or running) and not broken:
+        while not broken:
             # Few at a time: ten thousand jobs cost no memory, and few are suspected when a worker dies.
-            while waiting and len(running) < 2 * workers and not broken:
+            for job in islice(waiting, 2 * workers - len(running)):
                 try:
-                    running[pool.submit(work, waiting[0])] = waiting[0]
-                    waiting.popleft()
+                    running[pool.submit(work, job)] = job
                 except BrokenProcessPool:
                     broken = True
+                    suspects.append(job)
+                    break
+            if not running:
+                break
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 job = running.pop(future)
                 if isinstance(future.exception(), BrokenProcessPool):
@@ -92,14 +95,14 @@ def _context() -> multiprocessing.context.BaseContext:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOAD)  # import once, not once a worker
-    with _interrupts_held():
+    with interrupts_held():
         multiprocessing.forkserver.ensure_running()
     return context
 
 
 @contextmanager
-def _interrupts_held() -> Iterator[None]:
-    # A process inherits that Ctrl-C is ignored: else it would end the imports of new workers in tracebacks.
+def interrupts_held() -> Iterator[None]:
+    """Let the processes that are started meanwhile ignore Ctrl-C: it would end their imports in tracebacks."""
     if threading.current_thread() is not threading.main_thread():  # no other thread may set handlers
         yield
         return

@@ -1,64 +1,14 @@
-"""Preparing one scan: read it, bring it to RAS and the store's spacing, find the body, store it."""
+"""Preparing one scan, unless the store has it or another run is at it; nothing it does raises."""
 
-import hashlib
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
-
-from monai_ext.base import InputError, LabelError, ScanError, StoreError, sha256_of
-from monai_ext.volumes.body import BODY_HU, find_body
-from monai_ext.volumes.dicom_choice import files_of
-from monai_ext.volumes.dicom_places import is_series
-from monai_ext.volumes.prepare_grid import to_ras, to_spacing
-from monai_ext.volumes.prepare_source import Source
-from monai_ext.volumes.read_scan import read_labels, read_scan
-from monai_ext.volumes.scan import Scan
+from monai_ext.base import InputError, ManifestError, StoreError
+from monai_ext.volumes.checksums import source_checksum
+from monai_ext.volumes.prepare_job import Job, Outcome
+from monai_ext.volumes.prepare_volume import read_volume
 from monai_ext.volumes.store_chunks import verify_files
-from monai_ext.volumes.store_record import LabelSource
+from monai_ext.volumes.store_lock import locked
+from monai_ext.volumes.store_record import StoreRecord
 from monai_ext.volumes.store_sidecar import read_record, sidecar_path
-from monai_ext.volumes.store_write import NewVolume, write_volume
-
-_DATA_FILE = re.compile(rb"^\s*(?:ElementDataFile\s*=|data ?file\s*:)[ \t]*([^\r\n]+)", re.IGNORECASE | re.MULTILINE)
-_HEADER_BYTES = 1 << 16
-
-
-@dataclass(frozen=True)
-class Job:
-    """One scan to prepare, complete enough to be sent to another process or machine.
-
-    Attributes:
-        source: the scan.
-        id: its id in the store.
-        moved: ids under which the store may have it from another root folder.
-        store: the store's folder.
-        root_mark: tells the root folder apart from others.
-        spacing_mm: voxel edges of the store.
-        assume_hu: take values for HU that do not look so.
-        label_names: names of the label ids that may occur; any id when empty.
-    """
-
-    source: Source
-    id: str
-    moved: tuple[str, ...]
-    store: Path
-    root_mark: str
-    spacing_mm: tuple[float, float, float]
-    assume_hu: bool
-    label_names: Mapping[int, str]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one scan; ``reason`` is a sentence and ``code`` a word for programs when it failed."""
-
-    id: str
-    state: Literal["done", "skipped", "failed"]
-    reason: str = ""
-    code: str = ""
+from monai_ext.volumes.store_write import put_origin, put_volume
 
 
 def prepare_scan(job: Job) -> Outcome:
@@ -67,12 +17,9 @@ def prepare_scan(job: Job) -> Outcome:
     try:
         if job.source.problem:
             return Outcome(job.id, "failed", job.source.problem, job.source.problem_code)
-        label = job.source.label
-        checksums = _checksum(job.source.image, case), None if label is None else _checksum(label, f"labels of {case}")
-        for volume_id in (job.id, *job.moved):
-            if _is_done(job, volume_id, *checksums):
-                return Outcome(volume_id, "skipped")
-        write_volume(job.store, _volume(job, *checksums))
+        # Locked from the first look on: a second run at the same scan would do all the work for nothing.
+        with locked(job.store, job.id, wait=job.wait) as free:
+            return Outcome(job.id, "busy") if free is False else _prepare(job)
     except InputError as error:
         return Outcome(job.id, "failed", str(error), error.code)
     except MemoryError:
@@ -85,21 +32,47 @@ def prepare_scan(job: Job) -> Outcome:
         # The message of an unforeseen error may show a path or a DICOM tag; its type does not.
         reason = f"{case}: {type(error).__name__} while preparing it; leave it out and please report this"
         return Outcome(job.id, "failed", reason, "prepare.unforeseen")
+
+
+def _prepare(job: Job) -> Outcome:
+    image_sha256, label_sha256 = _checksums(job)
+    for volume_id in (job.id, *job.moved):
+        record = _stored(job, volume_id, image_sha256, label_sha256)
+        if record is None:
+            continue
+        if job.source.origin in (None, record.origin):  # a plain list knows of no origin, and takes none away
+            return Outcome(volume_id, "skipped")
+        put_origin(job.store, record, job.source.origin)
+        return Outcome(volume_id, "done")
+    put_volume(job.store, read_volume(job, image_sha256, label_sha256))
     return Outcome(job.id, "done")
 
 
-def settings_of(job: Job) -> dict[str, Any]:
-    """Return what, beside the source, decides the stored voxels; the sidecar keeps it."""
-    return {
-        "orientation": "RAS",
-        "spacing_mm": list(job.spacing_mm),
-        "interpolation": "linear",
-        "body_hu": BODY_HU,
-        "assume_hu": job.assume_hu,
-    }
+def _checksums(job: Job) -> tuple[str, str | None]:
+    """Return the checksums of the scan and of its labels.
+
+    Raises:
+        ManifestError: one is not what the manifest declares.
+    """
+    source = job.source
+    found = [source_checksum(source.image, source.case)]
+    if source.label is not None:
+        found.append(source_checksum(source.label, f"labels of {source.case}"))
+    for name, value, declared in zip(
+        (source.case, f"labels of {source.case}"), found, (source.sha256, source.label_sha256), strict=False
+    ):
+        if declared is not None and value != declared:
+            raise ManifestError(
+                f"{name}: the SHA-256 is {value[:12]}..., while the manifest declares {declared[:12]}...; "
+                "get the file again, or build the manifest anew if it was changed on purpose",
+                code="manifest.checksum",
+                case=source.case,
+            )
+    return found[0], found[1] if len(found) > 1 else None
 
 
-def _is_done(job: Job, volume_id: str, image_sha256: str, label_sha256: str | None) -> bool:
+def _stored(job: Job, volume_id: str, image_sha256: str, label_sha256: str | None) -> StoreRecord | None:
+    """Return the record of a volume that holds this scan by these settings and is whole, else nothing."""
     try:
         record = read_record(sidecar_path(job.store, volume_id))
         label = record.label_source
@@ -108,94 +81,10 @@ def _is_done(job: Job, volume_id: str, image_sha256: str, label_sha256: str | No
             or record.source_sha256 != image_sha256
             or (label and label.sha256) != label_sha256
             or (label and dict(label.names)) != (label_sha256 and dict(job.label_names))
-            or dict(record.settings) != settings_of(job)
+            or dict(record.settings) != job.settings
         ):
-            return False
+            return None
         verify_files(job.store, record)
     except StoreError:
-        return False
-    return True
-
-
-def _volume(job: Job, image_sha256: str, label_sha256: str | None) -> NewVolume:
-    case = job.source.case
-    scan = read_scan(job.source.image, assume_hu=job.assume_hu, case=case)
-    label, label_source = _label(job, scan, label_sha256)
-    hu, affine = _stored_grid(scan, job.spacing_mm)
-    if min(hu.shape) < 2:
-        raise ScanError(
-            f"{case}: only {'x'.join(map(str, hu.shape))} voxels are left at the spacing of the store; "
-            "leave it out, or choose a finer spacing",
-            code="scan.too_small",
-            case=case,
-        )
-    x, y, z = scan.voxels.shape
-    return NewVolume(
-        id=job.id,
-        hu=hu,
-        affine=affine,
-        spacing_mm=job.spacing_mm,
-        source=job.source.relative,
-        source_root=job.root_mark,
-        source_sha256=image_sha256,
-        source_shape=(x, y, z),
-        source_affine=scan.affine,
-        settings=settings_of(job),
-        body=find_body(hu, job.spacing_mm, case),
-        label=label,
-        label_source=label_source,
-    )
-
-
-def _stored_grid(scan: Scan, spacing_mm: tuple[float, float, float]) -> tuple[np.ndarray, np.ndarray]:
-    voxels, affine = to_spacing(*to_ras(scan.voxels, scan.affine), spacing_mm)
-    hu = np.empty(voxels.shape, np.int16)
-    # Reading refused what int16 cannot hold, and interpolation stays between its neighbours. Plane by plane,
-    # for a rounded copy would be as large as the volume.
-    for plane, stored in zip(voxels, hu, strict=True):
-        stored[:] = np.rint(plane)
-    return hu, affine
-
-
-def _label(job: Job, scan: Scan, sha256: str | None) -> tuple[np.ndarray | None, LabelSource | None]:
-    if job.source.label is None or job.source.label_relative is None or sha256 is None:
-        return None, None
-    case = job.source.case
-    labels = read_labels(job.source.label, like=scan, classes=job.label_names or None, case=case)
-    # The type follows the label set where it is known, so that all volumes of a data set have the same.
-    highest = max(int(labels.voxels.max()), *job.label_names, 0)
-    if highest > np.iinfo(np.uint16).max:
-        raise LabelError(
-            f"{case}: label id {highest} is above {np.iinfo(np.uint16).max}; renumber the labels",
-            code="label.range",
-            case=case,
-        )
-    small = labels.voxels.astype(np.uint8 if highest <= np.iinfo(np.uint8).max else np.uint16)
-    # On the image's affine, which the labels' own may differ from by rounding.
-    voxels, _ = to_spacing(*to_ras(small, scan.affine), job.spacing_mm, nearest=True)
-    ids = tuple(map(int, np.unique(voxels)))
-    return voxels, LabelSource(job.source.label_relative, sha256, ids, dict(job.label_names))
-
-
-def _checksum(path: Path, case: str) -> str:
-    """Return the SHA-256 of a file with its detached data, or over those of a DICOM series' files."""
-    if path.is_dir():
-        parts = [part for part in path.iterdir() if part.is_file() and not part.name.startswith(".")]
-    elif path.is_file():
-        parts = [path, *_data_file(path)]
-    elif is_series(path):
-        parts = files_of(path, case)
-    else:  # nothing, or a pipe, whose reading would wait for its writer
-        raise ScanError(f"{case}: there is no such file or folder; check the path", code="scan.missing", case=case)
-    sums = sorted(map(sha256_of, parts))
-    return sums[0] if len(sums) == 1 else hashlib.sha256("\n".join(sums).encode()).hexdigest()
-
-
-def _data_file(path: Path) -> list[Path]:
-    if not path.name.lower().endswith((".mhd", ".mha", ".nrrd")):
-        return []
-    with path.open("rb") as handle:
-        found = _DATA_FILE.search(handle.read(_HEADER_BYTES))
-    # Reading takes data from beside the header only; what lies elsewhere it refuses.
-    beside = path.parent / Path(found[1].decode(errors="replace").strip()).name if found else path
-    return [beside] if beside != path and beside.is_file() else []
+        return None
+    return record

@@ -1,8 +1,11 @@
 """One scan to prepare, and what was found beside it."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from monai_ext.volumes.store_record import Origin
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,10 @@ class Source:
         label_relative: the label's path from the root.
         problem: a sentence why it cannot be prepared, if that is known already.
         problem_code: the same as a word for programs.
+        sha256: of the scan, as its manifest declares it.
+        label_sha256: of the labels, likewise.
+        label_names: names of the ids of these labels, where a manifest gives its data sets their own.
+        origin: what the manifest says of the scan.
     """
 
     image: Path
@@ -27,6 +34,10 @@ class Source:
     label_relative: str | None = None
     problem: str | None = None
     problem_code: str = ""
+    sha256: str | None = None
+    label_sha256: str | None = None
+    label_names: Mapping[int, str] | None = None
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Which scans there are to prepare: in a folder, in a datalist, or one alone."""
+"""Which scans there are to prepare: in a folder, in a manifest or datalist, or one alone."""
 
 import os
 import re
@@ -8,12 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from monai_ext.base import ManifestError, ScanError, case_id, inside
+from monai_ext.manifests import is_manifest, load_datalist
 from monai_ext.volumes.dicom_folder import is_dicom, slices_in
 from monai_ext.volumes.dicom_places import SeriesPlace, case_of, is_series, picked, places_in_zip, places_on_disk
 from monai_ext.volumes.dicom_sort import warn_of
 from monai_ext.volumes.dicom_zip import is_zip, may_hold_scans
 from monai_ext.volumes.earlier_results import KIND, is_note, results_in
 from monai_ext.volumes.prepare_datalist import from_datalist
+from monai_ext.volumes.prepare_manifest import from_manifest
 from monai_ext.volumes.prepare_source import Found, Source
 from monai_ext.volumes.read_itk import ITK_ENDINGS
 from monai_ext.volumes.read_nifti import NIFTI_ENDINGS
@@ -28,11 +30,11 @@ LABEL_FOLDERS = ("labelstr", "labelsts", "labels", "masks", "segmentations")
 def find_sources(
     source: Path, root: Path | None = None, sections: Sequence[str] | None = None, store: Path | None = None
 ) -> Found:
-    """List the scans of a folder (with all folders below), of a MONAI datalist, or one scan.
+    """List the scans of a folder (with all folders below), of a manifest or MONAI datalist, or one scan.
 
     Args:
-        source: the folder, the ``.json`` datalist, or the scan (a file, or a DICOM series folder or zip; where that
-            holds several series, each is a scan, and a ``#`` with its number picks one).
+        source: the folder, the ``.json`` manifest or datalist, or the scan (a file, or a DICOM series folder or
+            zip; where that holds several series, each is a scan, and a ``#`` with its number picks one).
         root: where relative paths start: the folder itself, the folder of the datalist or scan by default.
         sections: lists of the datalist to take; all by default.
         store: a folder to pass over, be it inside ``source``: that of the store, or of results.
@@ -43,7 +45,7 @@ def find_sources(
     """
     source = Path(os.path.abspath(source))  # Path.resolve would rename what a link is called
     if source.name.lower().endswith(".json"):
-        return from_datalist(source, root, sections)
+        return (from_manifest if is_manifest(load_datalist(source)) else from_datalist)(source, root, sections)
     if sections:
         raise ManifestError(
             f"{source.name}: sections are parts of a datalist; give the datalist's .json, or no section",

@@ -1,11 +1,8 @@
 """Adding volumes to a store: whole or not at all, and side by side with other writers."""
 
-import errno
-import fcntl
-import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +11,11 @@ import numpy as np
 from monai_ext.base import StoreError, WriteError, replacing
 from monai_ext.volumes.body import Body
 from monai_ext.volumes.store_chunks import ChunkReader, describe_chunks, write_chunks
+from monai_ext.volumes.store_lock import locked
 from monai_ext.volumes.store_record import ChunkedData, LabelSource, Origin, StoreRecord, Triple, pack_voxels
 from monai_ext.volumes.store_sidecar import data_path, read_record, record_text, sidecar_path
 
-LOCK = ".lock"
-# What file systems without locks answer; checksums then still tell when two writers mixed their files.
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)
+_ABANDONED_S = 24 * 3600  # no file takes a day to write
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +44,13 @@ class NewVolume:
 
 
 def write_volume(folder: Path, volume: NewVolume) -> StoreRecord:
-    """Store a volume, in place of an older one of the same id.
+    """Lock a volume's id and do as :func:`put_volume`."""
+    with locked(folder, volume.id):
+        return put_volume(folder, volume)
+
+
+def put_volume(folder: Path, volume: NewVolume) -> StoreRecord:
+    """Store a volume, in place of an older one of the same id, whose lock the caller holds.
 
     The sidecar goes first and comes back last, so that data and sidecar of different runs are never taken
     for one another, whenever the process is killed.
@@ -57,17 +59,31 @@ def write_volume(folder: Path, volume: NewVolume) -> StoreRecord:
         WriteError: the disk is full or the folder is read-only; the volume is then not in the store.
         StoreError: the id holds another scan, which a second run stored meanwhile.
     """
-    with _locked(folder, volume.id):
-        _check_owner(folder, volume)
+    _check_owner(folder, volume)
+    remove_volume(folder, volume.id)
+    try:
+        record = _record(folder, volume)
+        _write_sidecar(folder, record)
+    except BaseException:
         remove_volume(folder, volume.id)
-        try:
-            record = _record(folder, volume)
-            with replacing(sidecar_path(folder, volume.id)) as temporary:
-                temporary.write_text(record_text(record), encoding="utf-8")
-        except BaseException:
-            remove_volume(folder, volume.id)
-            raise
-        return record
+        raise
+    return record
+
+
+def put_origin(folder: Path, record: StoreRecord, origin: Origin) -> StoreRecord:
+    """Write anew what the manifest says of a stored volume, whose lock the caller holds; no voxel is touched.
+
+    Raises:
+        WriteError: the disk is full or the folder is read-only; the volume then stays as it was.
+    """
+    record = replace(record, origin=origin)
+    _write_sidecar(folder, record)
+    return record
+
+
+def _write_sidecar(folder: Path, record: StoreRecord) -> None:
+    with replacing(sidecar_path(folder, record.id)) as temporary:
+        temporary.write_text(record_text(record), encoding="utf-8")
 
 
 def _check_owner(folder: Path, volume: NewVolume) -> None:
@@ -108,21 +124,28 @@ def _record(folder: Path, volume: NewVolume) -> StoreRecord:
 
 
 def remove_volume(folder: Path, volume_id: str) -> None:
-    """Take a volume out of the store; what a killed writer left of it goes too."""
+    """Take a volume out of the store."""
     sidecar_path(folder, volume_id).unlink(missing_ok=True)
     for kind in ("image", "label"):
         data_path(folder, volume_id, kind).unlink(missing_ok=True)
-    for leftover in _leftovers(folder):
-        if _id_of(leftover) == volume_id:
-            leftover.unlink(missing_ok=True)
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files of writers that were killed; those of living writers are locked and stay."""
-    for leftover in _leftovers(folder):
-        with _locked(folder, _id_of(leftover), wait=False) as free:
-            if free:
+    """Remove temporary files of writers that were killed; those of living writers are locked and stay.
+
+    Where the file system knows no locks, nobody can tell; files then stay for a day.
+    """
+    for leftover in sorted(folder.glob(".writing-*")):
+        with locked(folder, _id_of(leftover), wait=False) as free:
+            if free or (free is None and _is_old(leftover)):
                 leftover.unlink(missing_ok=True)
+
+
+def _is_old(path: Path) -> bool:
+    try:
+        return time.time() - path.stat().st_mtime > _ABANDONED_S
+    except FileNotFoundError:  # its writer has renamed it meanwhile
+        return False
 
 
 def _write_data(folder: Path, volume_id: str, kind: str, voxels: np.ndarray) -> ChunkedData:
@@ -146,36 +169,6 @@ def _write_data(folder: Path, volume_id: str, kind: str, voxels: np.ndarray) -> 
     with replacing(data_path(folder, volume_id, kind), verify) as temporary:
         write_chunks(temporary, voxels)
     return described[0]
-
-
-@contextmanager
-def _locked(folder: Path, volume_id: str, wait: bool = True) -> Iterator[bool]:
-    # One byte of one file for each id: locks end with their process, and 10,000 volumes need no lock files.
-    try:
-        handle = open(folder / LOCK, "ab")  # noqa: SIM115 - closed by the with below
-    except OSError as error:
-        raise WriteError(
-            f"{folder.name}: the store cannot be written ({error.strerror}); choose a writable folder",
-            code="write.failed",
-            case=volume_id,
-        ) from error
-    with handle:
-        place = zlib.crc32(volume_id.encode())
-        free = True
-        try:
-            fcntl.lockf(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, place)
-        except OSError as error:
-            if error.errno in (errno.EACCES, errno.EAGAIN):
-                free = False
-            elif error.errno in _NO_LOCKS:
-                free = wait  # nobody can tell whether the writer lives: leave its files alone
-            else:
-                raise
-        yield free  # closing the file gives the lock back
-
-
-def _leftovers(folder: Path) -> list[Path]:
-    return sorted(folder.glob(".writing-*"))
 
 
 def _id_of(leftover: Path) -> str:

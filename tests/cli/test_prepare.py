@@ -1,5 +1,6 @@
 """The verb: what it prints, and its exit codes."""
 
+import csv
 from pathlib import Path
 
 import nibabel as nib
@@ -91,3 +92,45 @@ def test_help_teaches_with_an_example():
     assert code == 0
     assert "python -m monai_ext prepare ct_scans store" in output
     assert "Exit code: 0" in output
+
+
+def test_every_failed_scan_is_listed_in_a_file(scans, tmp_path):
+    for number in range(20):
+        (scans / f"bad_{number:02}.nii.gz").write_bytes(b"")
+    store = tmp_path / "store"
+    code, output = run(scans, store)
+    assert code == 1
+    assert "and 8 more" in output
+    assert "every failed scan with its reason: failed.csv in store" in output
+    with (store / "failed.csv").open(encoding="utf-8", newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    assert [row["id"] for row in rows] == [f"bad_{number:02}" for number in range(20)]
+    assert {row["code"] for row in rows} == {"scan.damaged"}
+    assert all(row["reason"].startswith(f"{row['id']}: the file cannot be used, it is empty") for row in rows)
+    assert VolumeStore(store).ids == ["good"]
+    for path in scans.glob("bad_*"):
+        path.unlink()
+    assert run(scans, store)[0] == 0
+    assert not (store / "failed.csv").exists()
+
+
+def test_failed_scans_are_told_where_their_file_cannot_be_written(scans, tmp_path):
+    (scans / "bad.nii.gz").write_bytes(b"")
+    code, output = run(scans, tmp_path / "store", "--failed", scans / "good.nii.gz" / "failed.csv")
+    assert code == 1
+    assert "bad: the file cannot be used, it is empty" in output
+    assert "error: failed.csv: could not be written (" in output
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "sentence"),
+    [
+        ("somewhere", "scheduler: 'somewhere' is no address; give tcp://HOST:PORT, or local"),
+        ("tcp://127.0.0.1:8786", "workers: a scheduler has workers of its own"),
+        ("local", "workers: 0 can run nothing; give a local scheduler 1 or more"),
+    ],
+)
+def test_wrong_schedulers_exit_with_2(scans, tmp_path, scheduler, sentence):
+    code, output = run(scans, tmp_path / "store", "--scheduler", scheduler)
+    assert code == 2
+    assert sentence in output

@@ -212,7 +212,7 @@ def test_scan_that_broke_loses_its_old_volume_only_when_it_is_replaced(scans, st
 
 @pytest.mark.parametrize("error", [MemoryError(), OSError(errno.EIO, "x"), KeyError("/data/Doe^Jane")])
 def test_unforeseen_errors_cost_one_scan_and_show_no_path(scans, store, monkeypatch, error):
-    module = sys.modules["monai_ext.volumes.prepare_scan"]
+    module = sys.modules["monai_ext.volumes.prepare_volume"]
     read = module.read_scan
 
     def fails(path: Path, **options: object) -> object:
@@ -298,7 +298,7 @@ def test_workers_give_the_same_store(scans, store, tmp_path):
 
 
 def test_death_of_a_worker_is_reported(scans, store, monkeypatch):
-    module = sys.modules["monai_ext.volumes.prepare"]
+    module = sys.modules["monai_ext.volumes.prepare_run"]
     monkeypatch.setattr(module, "run_jobs", lambda work, jobs, workers, died: map(died, jobs))
     outcome = run(scans, store).failed[0]
     died = f"{outcome.id}: its worker process died, most likely for lack of memory; prepare it with fewer"

@@ -1,7 +1,6 @@
 """Ids are file names, differ where scans differ, and stay from run to run."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,10 +13,6 @@ ROOT = Path("/data/ct")
 
 def source(relative: str, case: str | None = None) -> Source:
     return Source(ROOT / relative, relative, case or Path(relative).name.split(".nii")[0])
-
-
-def stored(**volumes: tuple[str, str]) -> Any:
-    return {name: SimpleNamespace(source_root=mark, source=path) for name, (mark, path) in volumes.items()}
 
 
 def ids(sources: list[Source], known: Any = None, root: Path = ROOT) -> list[str]:
@@ -37,7 +32,7 @@ def test_shared_names_are_told_apart_by_their_paths():
 
 
 def test_known_scans_keep_their_ids():
-    known = stored(a=(root_mark(ROOT), "x/a.nii"), **{"old-name": (root_mark(ROOT), "z/b.nii")})
+    known = dict(a=(root_mark(ROOT), "x/a.nii"), **{"old-name": (root_mark(ROOT), "z/b.nii")})
     first, second, third = ids([source("x/a.nii"), source("y/a.nii"), source("z/b.nii")], known)
     assert (first, third) == ("a", "old-name")
     assert second.startswith("a-")
@@ -47,12 +42,12 @@ def test_ids_do_not_depend_on_where_the_folder_lies():
     shared = [source("x/a.nii"), source("y/a.nii")]
     assert ids(shared, root=Path("/moved/here")) == ids(shared)
     # but a scan of another root in the same store never shares an id with one of this root
-    known = stored(**{name: (root_mark(ROOT), item.relative) for name, item in zip(ids(shared), shared, strict=True)})
+    known = dict(**{name: (root_mark(ROOT), item.relative) for name, item in zip(ids(shared), shared, strict=True)})
     assert not set(ids(shared, known, root=Path("/other"))) & set(ids(shared))
 
 
 def test_scan_of_another_root_never_takes_an_id():
-    known = stored(a=(root_mark(Path("/other")), "x/a.nii"))
+    known = {"a": (root_mark(Path("/other")), "x/a.nii")}
     ((volume_id, moved),) = assign_ids([source("x/a.nii")], ROOT, known)
     assert volume_id.startswith("a-")
     assert moved == ("a",)  # the same scan if its checksum is the same

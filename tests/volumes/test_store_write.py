@@ -4,6 +4,7 @@ import errno
 import fcntl
 import multiprocessing
 import os
+import time
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,8 @@ from monai_ext.volumes import Body, VolumeStore
 from monai_ext.volumes import store_write as module
 from monai_ext.volumes.store_chunks import describe_chunks, write_chunks
 from monai_ext.volumes.store_index_file import INDEX
-from monai_ext.volumes.store_write import LOCK, NewVolume, remove_leftovers, write_volume
+from monai_ext.volumes.store_lock import LOCK
+from monai_ext.volumes.store_write import NewVolume, remove_leftovers, write_volume
 
 SHAPE = (37, 41, 29)
 
@@ -182,12 +184,15 @@ def test_leftovers_of_the_dead_go_and_those_of_the_living_stay(tmp_path):
 
 
 def test_file_system_without_locks_is_written_all_the_same(tmp_path, monkeypatch):
-    (tmp_path / ".writing-0a1b2c3d-b.b2nd").write_bytes(b"half")
+    for name in ("b", "old"):
+        (tmp_path / f".writing-0a1b2c3d-{name}.b2nd").write_bytes(b"half")
+    os.utime(tmp_path / ".writing-0a1b2c3d-old.b2nd", (0, time.time() - 90_000))  # more than a day ago
 
     def no_locks(*args: object) -> None:
         raise OSError(errno.ENOLCK, "no locks")
 
     monkeypatch.setattr(fcntl, "lockf", no_locks)
+    monkeypatch.setattr(fcntl, "fcntl", no_locks)
     write_volume(tmp_path, new_volume("a", 1))
     remove_leftovers(tmp_path)
     assert set(files(tmp_path)) == {"a.b2nd", "a.label.b2nd", "a.json", ".writing-0a1b2c3d-b.b2nd"}
