@@ -12,12 +12,15 @@ import numpy as np
 from scipy import linalg, ndimage
 
 from monai_ext.base import derive_seed
-from monai_ext.curation.signatures import signature, turned_signatures
+from monai_ext.curation.signatures import signature, turned_signatures, turning
 from monai_ext.curation.thumbnails import overlap_matrix
+from monai_ext.curation.turns import all_turns
 
 KEPT = 48  # directions; more would hold what cropping moves
-SAMPLE = 256  # scans that the distance is learned from
-CHANGES = 4  # changed copies of each
+LEARNED = 1024  # scans that the distance is learned from
+SAMPLE = 256  # of them, those that are changed
+CHANGES = 4  # copies of each
+ROUNDS = 3  # of turning scans as most of them lie
 NEAREST = 5  # candidates of each scan
 BLOCK = 2048  # scans a side of one block: 16 MB of distances
 
@@ -35,6 +38,13 @@ class Space:
     mean: np.ndarray
     directions: np.ndarray
     axes: int
+
+    def usual_turns(self, signatures: np.ndarray) -> np.ndarray:
+        """Return for each of ``(scans, waves)`` the number of the turn in which it lies as most scans do.
+
+        Distances are learned from scans that lie so, and tell little of two that lie otherwise.
+        """
+        return _nearest_turns(signatures, self.mean, self.axes)
 
     def place(self, signatures: np.ndarray) -> np.ndarray:
         """Return ``(..., kept)`` places of ``(..., waves)`` signatures."""
@@ -60,24 +70,54 @@ def learn_space(thumbnails: Sequence[np.ndarray], signatures: np.ndarray) -> Spa
     """Learn the distance from scans and changed copies of some; the same scans always give the same one.
 
     Args:
-        thumbnails: cells of a sample of the scans.
-        signatures: ``(scans, waves)`` of all.
+        thumbnails: cells of a sample of the scans, for the changed copies.
+        signatures: ``(scans, waves)``, of the same scans or more.
     """
     axes = thumbnails[0].ndim
+    usual, alike = _lying_alike(signatures, axes)
     changes = []
     for number, cells in enumerate(thumbnails):
         rng = np.random.default_rng(derive_seed("changed scan", number))
-        own = signature(cells)
-        changes += [signature(_changed(cells, rng)) - own for _ in range(CHANGES)]
+        turn = all_turns(axes)[int(_nearest_turns(signature(cells)[None], usual, axes)[0])]
+        own = signature(turn.apply(cells))
+        changes += [signature(_changed(turn.apply(cells), rng)) - own for _ in range(CHANGES)]
     moved = np.array(changes, dtype=np.float64)
     within = moved.T @ moved / len(moved)
     # A floor, for waves that hardly move would count without limit.
     within += np.eye(len(within)) * (0.01 * np.trace(within) / len(within) + 1e-6)
-    mean = signatures.mean(axis=0, dtype=np.float64)
-    apart = signatures - mean
+    mean = alike.mean(axis=0, dtype=np.float64)
+    apart = alike - mean
     between = apart.T @ apart / len(apart)
     _, directions = linalg.eigh(between, within, subset_by_index=(max(0, len(within) - KEPT), len(within) - 1))
     return Space(mean.astype(np.float32), directions.astype(np.float32), axes)
+
+
+def _lying_alike(signatures: np.ndarray, axes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Turn scans as most of them lie; return the usual scan, and all.
+
+    A few scans with a wrong affine differ from the others more than patients do, and would take all directions.
+    """
+    turned = turned_signatures(signatures, axes)
+    alike = signatures
+    for _ in range(ROUNDS):
+        usual = np.median(alike, axis=0)
+        alike = turned[_nearest_turns(signatures, usual, axes), np.arange(len(signatures))]
+    return usual, alike
+
+
+def _lying_as_usual(space: Space, signatures: np.ndarray) -> np.ndarray:
+    found = np.empty_like(signatures)
+    for start in range(0, len(signatures), BLOCK):
+        rows = slice(start, start + BLOCK)
+        for number, turn in enumerate(space.usual_turns(signatures[rows])):
+            order, signs = turning(all_turns(space.axes)[turn])
+            found[start + number] = signatures[start + number, order] * signs
+    return found
+
+
+def _nearest_turns(signatures: np.ndarray, usual: np.ndarray, axes: int) -> np.ndarray:
+    found: np.ndarray = np.square(turned_signatures(signatures, axes) - usual).sum(axis=2).argmin(axis=0)
+    return found
 
 
 def nearest(space: Space, first: np.ndarray, second: np.ndarray | None = None) -> list[LikelyPair]:
@@ -91,7 +131,7 @@ def nearest(space: Space, first: np.ndarray, second: np.ndarray | None = None) -
         second: those of the other list; the first ones themselves by default.
     """
     others = first if second is None else second
-    places = space.place(others)
+    places = space.place(_lying_as_usual(space, others))
     by_first, by_second = _Nearest(len(first)), _Nearest(len(others))
     for start in range(0, len(first), BLOCK):
         turned = space.place(turned_signatures(first[start : start + BLOCK], space.axes))

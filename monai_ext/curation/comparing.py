@@ -11,7 +11,7 @@ import numpy as np
 from monai_ext.curation.alignment import Prepared, likeness, prepare_thumbnail
 from monai_ext.curation.candidates import LikelyPair, Space
 from monai_ext.curation.fingerprints import fingerprint_path, load_fingerprint
-from monai_ext.curation.signatures import signature, turned_signatures
+from monai_ext.curation.signatures import signature, turned_signatures, turning
 from monai_ext.curation.turns import all_turns
 
 BATCH = 64  # pairs of one job
@@ -94,11 +94,13 @@ def not_compared(job: CompareJob) -> list[Match]:
 
 def best_likeness(space: Space, one: Filtered, other: Filtered) -> float:
     """Return the greatest likeness over the turns of the first that come near."""
+    usual = all_turns(space.axes)[int(space.usual_turns(other.waves[None])[0])]
+    target, (places, signs) = other.prepared.turned(usual), turning(usual)
     turned = space.place(turned_signatures(one.waves[None], space.axes)[:, 0])
-    distances = np.square(turned - space.place(other.waves)).sum(axis=1)
+    distances = np.square(turned - space.place(other.waves[places] * signs)).sum(axis=1)
     order = np.argsort(distances, kind="stable")[:TURNS]
     near = order[distances[order] <= NEARLY * distances[order[0]]]
-    return max(likeness(one.prepared.turned(all_turns(space.axes)[turn]), other.prepared) for turn in near)
+    return max(likeness(one.prepared.turned(all_turns(space.axes)[turn]), target) for turn in near)
 
 
 @lru_cache(maxsize=128)  # candidates of one scan come one after another

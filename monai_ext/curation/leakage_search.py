@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from monai_ext.base import derive_seed
-from monai_ext.curation.candidates import SAMPLE, Space, learn_space, nearest
+from monai_ext.curation.candidates import LEARNED, SAMPLE, Space, learn_space, nearest
 from monai_ext.curation.comparing import Match, compare_jobs, compare_pairs, not_compared
 from monai_ext.curation.fingerprints import FingerprintResult, fingerprint_path, load_fingerprint
 from monai_ext.curation.progress import shown
@@ -102,8 +102,9 @@ class LeakageSearch:
 
     def _space(self, numbers: Sequence[int]) -> Space:
         rng = np.random.default_rng(derive_seed("leakage sample", len(numbers)))
-        chosen = [self.thumbnail(int(number)) for number in rng.permutation(numbers)[:SAMPLE]]
-        return learn_space([cells for cells in chosen if cells is not None], self._signatures(numbers))
+        chosen = [int(number) for number in rng.permutation(numbers)[:LEARNED]]
+        cells = [self.thumbnail(number) for number in chosen[:SAMPLE]]
+        return learn_space([some for some in cells if some is not None], self._signatures(chosen))
 
     def _compared(self, space: Space, left: Sequence[int], right: Sequence[int]) -> Iterator[Match]:
         found = nearest(space, self._signatures(left), None if self.border is None else self._signatures(right))
