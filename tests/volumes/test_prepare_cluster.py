@@ -263,7 +263,7 @@ def test_ctrl_c_ends_a_local_cluster_and_leaves_the_store_whole(tmp_path, store)
         [*command, "--workers", "2"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
     )
     deadline = time.monotonic() + 60
-    while len(list(store.glob("*.json"))) < 5:
+    while len(list(store.glob("[!.]*.json"))) < 5:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     os.killpg(run.pid, signal.SIGINT)  # as a terminal does, to all of its processes
