@@ -65,7 +65,7 @@ def test_scan_that_another_run_is_at_comes_last(scans, tmp_path):
     store.mkdir()
     with ThreadPoolExecutor(1) as other, locked(store, "ct_03"):
         mine = other.submit(prepare, scans, store, workers=0, spacing_mm=(3, 3, 3))
-        while len(list(store.glob("*.json"))) < 29:
+        while len({path.name for path in store.glob("[!.]*.json")}) < 29:  # a listing may name one twice
             assert not mine.done()
         assert not (store / "ct_03.json").exists()
         held = VolumeStore(store).ids
