@@ -1,6 +1,7 @@
 """The verb: what it prints, and its exit codes."""
 
 import csv
+import re
 from pathlib import Path
 
 import nibabel as nib
@@ -134,3 +135,12 @@ def test_wrong_schedulers_exit_with_2(scans, tmp_path, scheduler, sentence):
     code, output = run(scans, tmp_path / "store", "--scheduler", scheduler)
     assert code == 2
     assert sentence in output
+
+
+def test_how_to_page_uses_options_that_exist():
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "prepare-at-scale.md"
+    commands = re.findall(r"^python -m monai_ext prepare (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(commands) == 2
+    _, output = run("--help")
+    for option in re.findall(r"--[a-z-]+", " ".join(commands)):
+        assert option in output
