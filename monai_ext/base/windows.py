@@ -28,4 +28,7 @@ def check_window(window: Sequence[float]) -> tuple[float, float]:
 def window_hu(volume: "torch.Tensor", window: Sequence[float]) -> "torch.Tensor":
     """Map HU linearly so that the window becomes 0 to 1, clipped; any shape, float32 out."""
     low, high = check_window(window)
-    return ((volume.float() - low) / (high - low)).clamp_(0, 1)
+    values = volume.float()
+    # In place where float() has made a copy: crops are windowed by the hundred a second.
+    values = values - low if values.data_ptr() == volume.data_ptr() else values.sub_(low)
+    return values.div_(high - low).clamp_(0, 1)

@@ -16,6 +16,7 @@ from monai_ext.cli.label_serve import label_serve
 from monai_ext.cli.localize import localize
 from monai_ext.cli.manifest import manifest
 from monai_ext.cli.prepare import prepare
+from monai_ext.cli.store import store
 
 app = typer.Typer(
     name="monai_ext",
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 app.command()(demo)
 app.command()(prepare)
+app.add_typer(store, name="store")
 app.command()(localize)
 app.command()(checkpoint)
 app.add_typer(manifest, name="manifest")

@@ -36,13 +36,15 @@ from monai_ext.engines.localization_sets import (
 from monai_ext.engines.optimisers import adamw_groups, make_adamw
 from monai_ext.engines.pictures import PromptedBatch, source_pictures, source_prompts, split_items, usable_pictures
 from monai_ext.engines.precision import choose_precision
-from monai_ext.engines.pretraining import ReconstructionLoss, prepare_pairs, prepare_volumes, store_items
+from monai_ext.engines.pretraining import ReconstructionLoss, prepare_pairs, prepare_volumes
 from monai_ext.engines.run_checks import check_counts, check_device, check_paths
 from monai_ext.engines.scans import GuardedScans, LoadedScans
 from monai_ext.engines.schedules import EpochWarmupCosine, WarmupCosine
 from monai_ext.engines.segmentation import class_names, ids_by_class, labelled_items, scan_items, with_pretrained
 from monai_ext.engines.steps import EvaluationStep, TrainingStep
+from monai_ext.engines.store_parts import store_items, store_weights
 from monai_ext.engines.switches import switch
+from monai_ext.engines.visits import VisitPlan
 
 __all__ = [
     "Draw",
@@ -61,6 +63,7 @@ __all__ = [
     "StageLoss",
     "StageNetwork",
     "TrainingStep",
+    "VisitPlan",
     "WarmupCosine",
     "adamw_groups",
     "build_clip",
@@ -99,6 +102,7 @@ __all__ = [
     "source_prompts",
     "split_items",
     "store_items",
+    "store_weights",
     "switch",
     "usable_pictures",
     "with_adapters",

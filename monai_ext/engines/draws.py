@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from monai.transforms import Compose, Randomizable
+from monai.utils import MAX_SEED
 from torch.utils.data import Dataset, Sampler
 
 from monai_ext.base import SettingError, derive_seed, rank, world
@@ -93,12 +95,30 @@ class DrawDataset(Dataset[Any]):
         """Return the transformed sample; a plain index is the draw (index, epoch 0, slot index)."""
         if isinstance(draw, int):
             draw = Draw(draw, 0, draw)
-        set_state = getattr(self.transform, "set_random_state", None)
-        if set_state is not None:
-            set_state(seed=derive_seed(self.seed, self.purpose, draw.epoch, draw.slot))
+        if hasattr(self.transform, "set_random_state"):
+            reseed(self.transform, derive_seed(self.seed, self.purpose, draw.epoch, draw.slot))
         item = self.data[draw.item]
         with plain_errors():  # a loader's worker process sends home an error's text, not its cause
             return self.transform(dict(item) if isinstance(item, Mapping) else item)
+
+
+def reseed(transform: Any, seed: int) -> None:
+    """Do as ``transform.set_random_state(seed=seed)``, without making new generators.
+
+    NumPy seeds a new one from the system's entropy first, which takes a hundred times as long as seeding it anew: for
+    a chain of ten random transforms as long as everything that they then do to a crop.
+    """
+    kind = type(transform)
+    own = isinstance(vars(transform).get("R"), np.random.RandomState)  # the class has one too, which all would share
+    if own and kind.set_random_state is Randomizable.set_random_state:
+        transform.R.seed(seed % MAX_SEED)
+    elif own and kind.set_random_state is Compose.set_random_state:
+        transform.R.seed(seed % MAX_SEED)
+        for part in transform.transforms:
+            if isinstance(part, Randomizable):
+                reseed(part, int(transform.R.randint(MAX_SEED, dtype="uint32")))
+    else:
+        transform.set_random_state(seed=seed)
 
 
 class RankShare(Sampler[int]):

@@ -102,9 +102,10 @@ class RandStoreCrop(Randomizable, Transform):
             around = list(zip(before, np.subtract(self.size, before + voxels.shape), strict=True))
             # pad_hu need not be a whole number
             voxels = np.pad(voxels.astype(np.float32), around, constant_values=self.pad_hu if image else 0)
-        tensor = torch.from_numpy(voxels.astype(np.float32 if image else np.int32, copy=False))[None]
+        tensor = torch.from_numpy(voxels)[None]
         if image and self.window_hu is not None:
             tensor = to_window(tensor, self.window_hu)
+        tensor = tensor.to(torch.float32 if image else torch.int32)
         return MetaTensor(tensor, affine=self._affine(record), meta={"filename_or_obj": volume_id})
 
     def _affine(self, record: StoreRecord) -> torch.Tensor:
@@ -157,14 +158,9 @@ class RandStoreCropd(Randomizable, MapTransform):
         self.label_key = label_key
         self.id_key = id_key
 
-    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> "RandStoreCropd":
-        """Set the seed, or the generator, of the draws."""
-        super().set_random_state(seed, state)
-        self.cut.set_random_state(seed, state)
-        return self
-
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         out = dict(data)
+        self.cut.set_random_state(state=self.R)
         # With an id elsewhere, a key is where the crop goes and need not be there before.
         for key in self.key_iterator(out) if self.id_key is None else self.keys:
             volume_id = data[key if self.id_key is None else self.id_key]

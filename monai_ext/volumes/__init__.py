@@ -15,13 +15,16 @@ from monai_ext.volumes.read_scan import read_labels, read_scan
 from monai_ext.volumes.scan import Scan
 from monai_ext.volumes.store import VolumeStore
 from monai_ext.volumes.store_index import StoreIndex
+from monai_ext.volumes.store_info import StoreInfo, store_info
 from monai_ext.volumes.store_record import Origin, StoreRecord
+from monai_ext.volumes.store_verify import Damage, VerifySummary, verify_store
 
 __all__ = [
     "PHANTOM_LABELS",
     "PICTURE_ENDINGS",
     "SPACING_MM",
     "Body",
+    "Damage",
     "DicomSeries",
     "FoundInput",
     "FoundScan",
@@ -31,7 +34,9 @@ __all__ = [
     "PrepareSummary",
     "Scan",
     "StoreIndex",
+    "StoreInfo",
     "StoreRecord",
+    "VerifySummary",
     "VolumeStore",
     "affine_of_itk",
     "body_mask",
@@ -49,5 +54,7 @@ __all__ = [
     "read_labels",
     "read_scan",
     "spacing_of",
+    "store_info",
+    "verify_store",
     "write_phantoms",
 ]

@@ -37,13 +37,7 @@ class VolumeStore:
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        # Absolute, for a worker may run elsewhere.
-        self.folder = Path(folder).absolute()
-        if not self.folder.is_dir():
-            raise StoreError(
-                f"{self.folder.name}: there is no such store; make it with: python -m monai_ext prepare SOURCE STORE",
-                code="store.missing",
-            )
+        self.folder = check_folder(folder)
         self._reset()
         _ = self.index
 
@@ -171,6 +165,21 @@ class VolumeStore:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.folder = state["folder"]
         self._reset()
+
+
+def check_folder(folder: str | os.PathLike[str]) -> Path:
+    """Return where a store is, absolute, for a worker may run elsewhere.
+
+    Raises:
+        StoreError: there is no such folder.
+    """
+    place = Path(folder).absolute()
+    if not place.is_dir():
+        raise StoreError(
+            f"{place.name}: there is no such store; make it with: python -m monai_ext prepare SOURCE STORE",
+            code="store.missing",
+        )
+    return place
 
 
 def _three(values: Sequence[int], name: str, case: str) -> Triple:

@@ -4,12 +4,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import torch.distributed as dist
 from monai.data import DataLoader
-from monai.transforms import Compose, RandShiftIntensity
+from monai.transforms import (
+    Compose,
+    RandFlipd,
+    RandGaussianNoised,
+    RandRotate90d,
+    RandShiftIntensity,
+    RandShiftIntensityd,
+)
 
 from monai_ext.base import SettingError, StoreError
 from monai_ext.engines import Draw, DrawDataset, DrawPlan, RankShare
+from monai_ext.engines.draws import reseed
 
 
 def as_rank(monkeypatch: pytest.MonkeyPatch, rank: int, world: int) -> None:
@@ -54,6 +63,38 @@ def test_random_numbers_derive_from_the_draw_not_from_what_was_drawn_before() ->
     np.testing.assert_array_equal(one, data[Draw(1, 2, 3)])
     for other in (Draw(1, 2, 4), Draw(1, 3, 3)):
         assert not np.array_equal(one, data[other])
+
+
+def chain() -> Compose:
+    return Compose(
+        [
+            RandShiftIntensityd("image", offsets=1.0, prob=1.0),
+            Compose([RandFlipd("image", prob=0.5, spatial_axis=0), RandFlipd("image", prob=0.5, spatial_axis=1)]),
+            RandRotate90d("image", prob=0.5, spatial_axes=(0, 1)),
+            RandGaussianNoised("image", prob=1.0),
+        ]
+    )
+
+
+def test_reseeding_gives_the_numbers_of_a_new_seed() -> None:
+    image = {"image": torch.arange(35.0).reshape(1, 5, 7)}
+    used = chain()
+    seen = []
+    for seed in (7, 7, 2**32 - 1, 12345):
+        reseed(used, seed)
+        seen.append(used(image)["image"])
+        torch.testing.assert_close(seen[-1], chain().set_random_state(seed)(image)["image"], rtol=0, atol=0)
+    assert torch.equal(seen[0], seen[1])
+    assert not torch.equal(seen[1], seen[3])
+
+
+def test_reseeding_one_transform_leaves_others_alone() -> None:
+    one, other = RandFlipd("image"), RandFlipd("image")  # both begin with the generator of their class
+    reseed(one, 3)
+    reseed(other, 4)
+    before = other.R.get_state()[1].copy()
+    reseed(one, 5)
+    np.testing.assert_array_equal(other.R.get_state()[1], before)
 
 
 def batches(workers: int, start: int = 0) -> list[Any]:

@@ -13,7 +13,7 @@ import pytest
 from monai_ext.base import StoreError
 from monai_ext.volumes import Body, VolumeStore
 from monai_ext.volumes.store import KEPT
-from monai_ext.volumes.store_chunks import CHUNK, ChunkReader
+from monai_ext.volumes.store_chunks import CHUNK
 from monai_ext.volumes.store_record import LabelSource
 from monai_ext.volumes.store_write import NewVolume, write_volume
 
@@ -86,13 +86,20 @@ def test_crops_on_chunk_borders(folder, hu):
     [((0, 0, 0), (1, 1, 1), 1), ((32, 0, 32), (32, 32, 32), 1), ((31, 31, 31), (2, 2, 2), 8), ((0, 5, 20), SHAPE, 24)],
 )
 def test_only_touched_chunks_are_read(folder, monkeypatch, start, size, chunks):
-    read = []
-    load = ChunkReader._load
-    monkeypatch.setattr(
-        ChunkReader, "_load", lambda self, x, y, z, out: (read.append((x, y, z)), load(self, x, y, z, out))
-    )
+    read, store = [], VolumeStore(folder)
+    ends = store.record("a").image.ends
+    pread = os.pread
+
+    def watch(file: int, count: int, offset: int) -> bytes:
+        first, after = np.searchsorted(ends, [offset, offset + count])
+        assert ends[first] == offset
+        assert ends[after] == offset + count  # whole chunks
+        read.extend(map(tuple, np.stack(np.unravel_index(np.arange(first, after), (3, 2, 4)), 1).tolist()))
+        return pread(file, count, offset)
+
+    monkeypatch.setattr(os, "pread", watch)
     size = np.minimum(size, np.subtract(SHAPE, start))
-    VolumeStore(folder).crop("a", start, size)
+    store.crop("a", start, size)
     naive = {
         tuple(int(number) for number in place)
         for place in product(*(np.unique(np.arange(a, a + n) // 32) for a, n in zip(start, size, strict=True)))
