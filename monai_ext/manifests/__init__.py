@@ -17,7 +17,7 @@ from monai_ext.manifests.picture_lists import PictureEntry, read_picture_list, w
 from monai_ext.manifests.picture_splits import few_shot, hold_out
 from monai_ext.manifests.reading import is_manifest, read_manifest, sift_manifest
 from monai_ext.manifests.schema import manifest_schema
-from monai_ext.manifests.shipped import read_shipped, shipped_manifests
+from monai_ext.manifests.shipped import read_shipped, shipped_cards, shipped_manifests
 from monai_ext.manifests.writing import manifest_content, write_manifest
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "read_manifest",
     "read_picture_list",
     "read_shipped",
+    "shipped_cards",
     "shipped_manifests",
     "sift_manifest",
     "write_manifest",

@@ -21,10 +21,7 @@ def read_card(dataset: str, content: Mapping[str, Any]) -> DatasetCard:
         **{name: {key: _fact(fact) for key, fact in content.get(name, {}).items()} for name in _GROUPS},
         contains=tuple(_relation(item) for item in content.get("contains", ())),
         overlaps=tuple(_relation(item) for item in content.get("overlaps", ())),
-        layout=tuple(
-            LayoutRule(**{key: value for key, value in item.items() if key in LayoutRule.__dataclass_fields__})
-            for item in content.get("layout", ())
-        ),
+        layout=tuple(_rule(item) for item in content.get("layout", ())),
         notes=tuple(content.get("notes", ())),
     )
 
@@ -40,9 +37,7 @@ def card_content(card: DatasetCard) -> dict[str, Any]:
         if relations:
             content[name] = [_relation_content(relation) for relation in relations]
     if card.layout:
-        content["layout"] = [
-            {key: value for key, value in vars(rule).items() if value is not None} for rule in card.layout
-        ]
+        content["layout"] = [_rule_content(rule) for rule in card.layout]
     if card.notes:
         content["notes"] = list(card.notes)
     return content
@@ -79,11 +74,29 @@ def _relation_content(relation: Relation) -> dict[str, Any]:
     return content if relation.note is None else {**content, "note": relation.note}
 
 
+def _rule(content: Mapping[str, Any]) -> LayoutRule:
+    # Lists of the file are tuples here, so that a description can be compared and hashed.
+    known: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in content.items()
+        if key in LayoutRule.__dataclass_fields__
+    }
+    return LayoutRule(**known)
+
+
+def _rule_content(rule: LayoutRule) -> dict[str, Any]:
+    return {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in vars(rule).items()
+        if value != LayoutRule.__dataclass_fields__[key].default
+    }
+
+
 def sources_of(cards: Sequence[DatasetCard]) -> set[str]:
     """Return the keys of all sources that descriptions name."""
     found: set[str] = set()
     for card in cards:
         facts = [*card.facts.values(), *(fact for name in _GROUPS for fact in getattr(card, name).values())]
-        for item in (*facts, *card.contains, *card.overlaps):
+        for item in (*facts, *card.contains, *card.overlaps, *card.layout):
             found |= set(item.source)
     return found

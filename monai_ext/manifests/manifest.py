@@ -50,24 +50,37 @@ class Relation:
 class LayoutRule:
     """Where a data set, once downloaded, keeps its scans.
 
-    ``{id}``, ``{group}`` and ``{class}`` stand for part of a file or folder name, ``*`` for any part of one;
-    everything else stands for itself.
+    In ``image`` and ``label``, ``{number}`` stands for digits, any other word in braces, such as ``{id}`` or
+    ``{class}``, for text within one file or folder name, the same where it occurs twice, and ``*`` for any such text;
+    everything else stands for itself. A folder of DICOM files ends in ``/``. The other fields repeat what the words
+    of ``image`` stand for.
 
     Attributes:
         image: relative path of an image, such as ``"imagesTr/{id}.nii.gz"``.
         split: the list that such scans go to.
         label: relative path of its label, if there are labels.
+        id: of the entry, such as ``"case_{number}"``; ``{id}`` or else the image's base name by default.
         group: what scans of one patient share, such as ``"{group}"``; the id by default.
         class_name: of pictures, such as ``"{class}"``.
+        classes: what ``{class}`` may be; anything when empty.
         abnormal: of pictures, 0 or 1.
+        numbers: the least and the greatest ``{number}`` that the rule is for.
+        leave_out: why such files are no scans to use, such as ``"MR, not CT"``; they are then counted only.
+        confidence, source: as of a `Fact`.
     """
 
     image: str
     split: str
     label: str | None = None
+    id: str | None = None
     group: str | None = None
     class_name: str | None = None
+    classes: tuple[str, ...] = ()
     abnormal: int | None = None
+    numbers: tuple[int, int] | None = None
+    leave_out: str | None = None
+    confidence: str = "unknown"
+    source: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -100,6 +113,10 @@ class DatasetCard:
         """Return the value of a fact, or the default where nothing is known."""
         fact = self.facts.get(name)
         return default if fact is None or fact.value is None else fact.value
+
+    def confidence(self, name: str) -> str:
+        """Return how sure a fact is; ``"unknown"`` where there is none."""
+        return self.facts[name].confidence if name in self.facts else "unknown"
 
     @property
     def title(self) -> str:

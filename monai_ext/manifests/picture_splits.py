@@ -24,24 +24,47 @@ def few_shot(entries: Sequence[PictureEntry], shots: int, seed: int = 0) -> list
         SettingError: an odd number, or none.
         ManifestError: a class has too few pictures of a kind.
     """
+    kinds = [(entry.dataset, entry.class_name, entry.label) for entry in entries]
+    return [entries[place] for place in choose_balanced(kinds, shots, _ranking(entries, seed, "few shot"))]
+
+
+def choose_balanced(
+    kinds: Sequence[tuple[Hashable, str, int]], shots: int, rank: Callable[[int], tuple[int, str]]
+) -> list[int]:
+    """Choose the first half of the shots among the normal, and the other half among the abnormal of each class.
+
+    Args:
+        kinds: of each picture its data set, its class, and 0 or 1.
+        shots: pictures of each class; an even number.
+        rank: the order in which the pictures are taken, by their place in ``kinds``.
+
+    Returns:
+        The places of those chosen, ascending.
+
+    Raises:
+        SettingError: an odd number, or none.
+        ManifestError: a class has too few pictures of a kind.
+    """
     if shots < 2 or shots % 2:
         raise SettingError(
             f"shots: {shots} cannot be halved into normal and abnormal pictures; give an even number from 2 on",
             code="setting.shots",
         )
-    kinds = _sorted_into(entries, lambda entry: (entry.dataset, entry.class_name, entry.label))
+    places: dict[tuple[Hashable, str, int], list[int]] = {}
+    for place, kind in enumerate(kinds):
+        places.setdefault(kind, []).append(place)
     chosen: set[int] = set()
-    for dataset, name in dict.fromkeys((entry.dataset, entry.class_name) for entry in entries):
+    for dataset, name in dict.fromkeys((dataset, name) for dataset, name, _ in kinds):
         for label, word in enumerate(("normal", "abnormal")):
-            places = kinds.get((dataset, name, label), [])
-            if len(places) < shots // 2:
+            some = places.get((dataset, name, label), [])
+            if len(some) < shots // 2:
                 raise ManifestError(
-                    f"class {name!r}: {len(places)} {word} pictures are too few for {shots} shots, which take "
+                    f"class {name!r}: {len(some)} {word} pictures are too few for {shots} shots, which take "
                     f"{shots // 2}; ask for fewer, or leave the class out",
                     code="manifest.too_few",
                 )
-            chosen |= set(sorted(places, key=_ranking(entries, seed, "few shot"))[: shots // 2])
-    return [entries[place] for place in sorted(chosen)]
+            chosen |= set(sorted(some, key=rank)[: shots // 2])
+    return sorted(chosen)
 
 
 def hold_out(

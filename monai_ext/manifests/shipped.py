@@ -4,7 +4,7 @@ from pathlib import Path
 
 from monai_ext._paths import manifest_path
 from monai_ext.base import ManifestError
-from monai_ext.manifests.manifest import Manifest
+from monai_ext.manifests.manifest import DatasetCard, Manifest
 from monai_ext.manifests.reading import read_manifest
 
 
@@ -28,3 +28,8 @@ def read_shipped(name: str) -> Manifest:
             code="manifest.unknown",
         )
     return read_manifest(known[name])
+
+
+def shipped_cards() -> dict[str, DatasetCard]:
+    """Return the shipped description of each data set by its id."""
+    return {name: read_shipped(name).datasets[name] for name in shipped_manifests() if "/" not in name}

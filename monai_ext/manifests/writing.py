@@ -12,6 +12,8 @@ from monai_ext.manifests.manifest import SPLITS, Manifest
 from monai_ext.manifests.reading import refuse, sift_manifest
 from monai_ext.manifests.schema import VERSION
 
+_WIDTH = 120
+
 
 def manifest_content(manifest: Manifest) -> dict[str, Any]:
     """Return a manifest as the JSON object that `read_manifest` reads."""
@@ -37,7 +39,7 @@ def write_manifest(path: str | os.PathLike[str], manifest: Manifest) -> None:
         ManifestError: it would not be valid.
         WriteError: the file could not be written.
     """
-    text = _text(manifest_content(manifest))
+    text = _text(manifest_content(manifest)) + "\n"
     name = Path(path).name
 
     def verify(temporary: Path) -> None:
@@ -51,13 +53,15 @@ def write_manifest(path: str | os.PathLike[str], manifest: Manifest) -> None:
         temporary.write_text(text, encoding="utf-8", errors="surrogatepass")
 
 
-def _text(content: dict[str, Any]) -> str:
-    parts = []
-    for key, value in content.items():
-        if key in SPLITS:
-            lines = ",\n".join("  " + json.dumps(entry, ensure_ascii=False) for entry in value)
-            parts.append(f" {json.dumps(key)}: [\n{lines}\n ]")
-        else:
-            body = json.dumps(value, ensure_ascii=False, indent=1)
-            parts.append(f" {json.dumps(key)}: " + body.replace("\n", "\n "))
-    return "{\n" + ",\n".join(parts) + "\n}\n"
+def _text(value: Any, indent: int = 0) -> str:
+    """Return JSON in which what fits on a line stands on one, as every entry does."""
+    line = json.dumps(value, ensure_ascii=False)
+    if not isinstance(value, dict | list) or not value or (indent and indent + len(line) <= _WIDTH) or indent > 3:
+        return line
+    space = " " * (indent + 1)
+    if isinstance(value, list):
+        # The items of a list are entries, relations and rules of layout: each a line, however long.
+        body = ",\n".join(space + json.dumps(item, ensure_ascii=False) for item in value)
+        return f"[\n{body}\n{' ' * indent}]"
+    body = ",\n".join(f"{space}{json.dumps(key)}: {_text(item, indent + 1)}" for key, item in value.items())
+    return f"{{\n{body}\n{' ' * indent}}}"

@@ -2,6 +2,7 @@
 
 from monai_ext.volumes.body import Body, body_mask, find_body
 from monai_ext.volumes.checks import SPACING_MM, check_affine, largest_shift_mm, spacing_of
+from monai_ext.volumes.checksums import source_checksum
 from monai_ext.volumes.dicom import DicomSeries, open_series
 from monai_ext.volumes.dicom_quiet import quiet_pydicom
 from monai_ext.volumes.found_inputs import PICTURE_ENDINGS, FoundInput, find_inputs
@@ -11,8 +12,8 @@ from monai_ext.volumes.phantoms import PHANTOM_LABELS, Phantom, phantom_torso, w
 from monai_ext.volumes.prepare import prepare
 from monai_ext.volumes.prepare_summary import PrepareSummary
 from monai_ext.volumes.read_itk import affine_of_itk, quiet_itk
-from monai_ext.volumes.read_scan import read_labels, read_scan
-from monai_ext.volumes.scan import Scan
+from monai_ext.volumes.read_scan import read_header, read_labels, read_scan
+from monai_ext.volumes.scan import Scan, ScanHeader
 from monai_ext.volumes.store import VolumeStore
 from monai_ext.volumes.store_index import StoreIndex
 from monai_ext.volumes.store_info import StoreInfo, store_info
@@ -33,6 +34,7 @@ __all__ = [
     "Phantom",
     "PrepareSummary",
     "Scan",
+    "ScanHeader",
     "StoreIndex",
     "StoreInfo",
     "StoreRecord",
@@ -51,8 +53,10 @@ __all__ = [
     "prepare",
     "quiet_itk",
     "quiet_pydicom",
+    "read_header",
     "read_labels",
     "read_scan",
+    "source_checksum",
     "spacing_of",
     "store_info",
     "verify_store",

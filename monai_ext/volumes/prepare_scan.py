@@ -1,9 +1,9 @@
 """Preparing one scan, unless the store has it or another run is at it; nothing it does raises."""
 
 from monai_ext.base import InputError, ManifestError, StoreError
+from monai_ext.volumes.checksums import source_checksum
 from monai_ext.volumes.prepare_job import Job, Outcome
 from monai_ext.volumes.prepare_volume import read_volume
-from monai_ext.volumes.source_checksum import source_sha256
 from monai_ext.volumes.store_chunks import verify_files
 from monai_ext.volumes.store_lock import locked
 from monai_ext.volumes.store_record import StoreRecord
@@ -55,9 +55,9 @@ def _checksums(job: Job) -> tuple[str, str | None]:
         ManifestError: one is not what the manifest declares.
     """
     source = job.source
-    found = [source_sha256(source.image, source.case)]
+    found = [source_checksum(source.image, source.case)]
     if source.label is not None:
-        found.append(source_sha256(source.label, f"labels of {source.case}"))
+        found.append(source_checksum(source.label, f"labels of {source.case}"))
     for name, value, declared in zip(
         (source.case, f"labels of {source.case}"), found, (source.sha256, source.label_sha256), strict=False
     ):

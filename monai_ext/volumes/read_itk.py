@@ -7,6 +7,7 @@ orientation is written; after the look at the header it cannot.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK
@@ -31,6 +32,25 @@ def read_itk(path: Path, case: str) -> tuple[np.ndarray, np.ndarray]:
         ScanError: damaged, truncated, or of a type that is no scalar volume.
         GeometryError: shape, spacing or orientation are absent or impossible.
     """
+    image, affine = _opened(path, case, whole=True)
+    return SimpleITK.GetArrayFromImage(image).transpose(2, 1, 0), affine
+
+
+def read_itk_header(path: Path, case: str) -> tuple[tuple[int, int, int], np.ndarray]:
+    """Check the header of a NRRD or MetaImage file and the length of its data as `read_itk` does.
+
+    Returns:
+        The shape in voxels and the ``(4, 4)`` affine in mm, RAS+.
+
+    Raises:
+        ScanError, GeometryError: as of `read_itk`.
+    """
+    image, affine = _opened(path, case, whole=False)
+    return image.GetSize(), affine
+
+
+def _opened(path: Path, case: str, *, whole: bool) -> tuple[Any, np.ndarray]:
+    """Return SimpleITK's image, or its reader of the header alone, which tells size and spacing too."""
     nrrd = path.name.lower().endswith(".nrrd")
     header = (check_nrrd if nrrd else check_meta)(path, case)
     reader = SimpleITK.ImageFileReader()
@@ -38,7 +58,9 @@ def read_itk(path: Path, case: str) -> tuple[np.ndarray, np.ndarray]:
     reader.SetFileName(str(path))
     try:
         with quiet_itk():
-            image = reader.Execute()
+            if not whole:
+                reader.ReadImageInformation()
+            image = reader.Execute() if whole else reader
     except RuntimeError:
         refuse_damaged(case, "SimpleITK cannot read it or its axes are not at right angles")
     affine = affine_of_itk(image)
@@ -46,11 +68,11 @@ def read_itk(path: Path, case: str) -> tuple[np.ndarray, np.ndarray]:
     if image.GetSize() != header.shape or not np.allclose(image.GetSpacing(), header.spacing_mm, rtol=1e-5):
         what = f"SimpleITK finds {image.GetSize()} voxels of {image.GetSpacing()} mm, unlike the header"
         refuse_geometry(case, what, "export it again", "scan.spacing_contradiction")
-    return SimpleITK.GetArrayFromImage(image).transpose(2, 1, 0), affine
+    return image, affine
 
 
 def affine_of_itk(image: SimpleITK.Image) -> np.ndarray:
-    """Return the ``(4, 4)`` affine, voxel index to mm in RAS+, of a 3D SimpleITK image (which is in LPS+)."""
+    """Return the ``(4, 4)`` affine, voxel index to mm in RAS+, of a 3D SimpleITK image or reader (in LPS+)."""
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
     affine[:3, 3] = image.GetOrigin()

@@ -6,6 +6,9 @@ disagree about a field (forms absent, pixdim against sform, slope 0, units), the
 
 import gzip
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from io import BufferedIOBase
 from pathlib import Path
 from typing import NoReturn
@@ -37,6 +40,43 @@ def read_nifti(path: Path, case: str) -> tuple[np.ndarray, np.ndarray]:
         ScanError: damaged, truncated, or of a type that is no scalar volume.
         GeometryError: shape, spacing or affine are absent, impossible or contradict each other.
     """
+    with _opened(path, case) as stream:
+        found = _described(stream, case)
+        data = _exactly(stream, found.skip, found.size, case)
+        voxels = np.frombuffer(data, found.dtype).reshape(found.shape, order="F")
+        return (voxels if found.scale is None else _scaled(voxels, *found.scale)), found.affine
+
+
+def read_nifti_header(path: Path, case: str) -> tuple[tuple[int, int, int], np.ndarray]:
+    """Check the header of a NIfTI file as `read_nifti` does, and the length of one that is not gzipped.
+
+    Returns:
+        The shape in voxels and the ``(4, 4)`` affine in mm, RAS+.
+
+    Raises:
+        ScanError, GeometryError: as of `read_nifti`, but for voxels, which are not read.
+    """
+    with _opened(path, case) as stream:
+        found = _described(stream, case)
+        if not path.name.lower().endswith(".gz"):
+            length = path.stat().st_size - stream.tell() - found.skip
+            if length != found.size:
+                _refuse_length(max(length, 0), found.size, case)
+    return found.shape, found.affine
+
+
+@dataclass(frozen=True)
+class _Described:
+    shape: tuple[int, int, int]
+    affine: np.ndarray
+    dtype: np.dtype
+    scale: tuple[float, float] | None
+    skip: int  # bytes from here to the voxels
+    size: int  # bytes of voxels
+
+
+@contextmanager
+def _opened(path: Path, case: str) -> Iterator[BufferedIOBase]:
     named = path.name.lower().endswith(".gz")
     with path.open("rb") as stream:
         start = stream.read(2)
@@ -48,12 +88,12 @@ def read_nifti(path: Path, case: str) -> tuple[np.ndarray, np.ndarray]:
     try:
         # Damaged numbers are found by looking at them; on the way numpy would warn of some.
         with gzip.open(path) if packed else path.open("rb") as stream, np.errstate(all="ignore"):
-            return _read(stream, case)
+            yield stream
     except (EOFError, zlib.error, gzip.BadGzipFile):
         refuse_damaged(case, "its gzip data is truncated or fails its checksum")
 
 
-def _read(stream: BufferedIOBase, case: str) -> tuple[np.ndarray, np.ndarray]:
+def _described(stream: BufferedIOBase, case: str) -> _Described:
     header = _header(stream, case)
     count = int(header["dim"][0])
     if not 1 <= count <= 7:
@@ -65,9 +105,7 @@ def _read(stream: BufferedIOBase, case: str) -> tuple[np.ndarray, np.ndarray]:
     offset, start = float(header["vox_offset"]), int(header["sizeof_hdr"])
     if not start + 4 <= offset <= _MAX_OFFSET or offset != int(offset):
         refuse_damaged(case, f"its header places the voxels at byte {offset:g}")
-    data = _exactly(stream, int(offset) - start, dtype.itemsize * int(np.prod(shape)), case)
-    voxels = np.frombuffer(data, dtype).reshape(shape, order="F")
-    return (voxels if scale is None else _scaled(voxels, *scale)), affine
+    return _Described(shape, affine, dtype, scale, int(offset) - start, dtype.itemsize * int(np.prod(shape)))
 
 
 def _header(stream: BufferedIOBase, case: str) -> nib.Nifti1Header:
@@ -162,9 +200,13 @@ def _exactly(stream: BufferedIOBase, skip: int, size: int, case: str) -> bytearr
     while len(data) <= size and (piece := stream.read(_CHUNK)):
         data += piece
     if len(data) != size:
-        found = f"{len(data)} of" if len(data) < size else "more than"
-        refuse_damaged(case, f"it holds {found} the {size} bytes of voxels that its header announces")
+        _refuse_length(len(data), size, case)
     return data
+
+
+def _refuse_length(found: int, size: int, case: str) -> NoReturn:
+    amount = f"{found} of" if found < size else "more than"
+    refuse_damaged(case, f"it holds {amount} the {size} bytes of voxels that its header announces")
 
 
 def _mm(spacing: np.ndarray | tuple[float, ...]) -> str:

@@ -13,10 +13,10 @@ from monai_ext.volumes.check_values import check_hu, label_ids
 from monai_ext.volumes.checks import check_same_grid
 from monai_ext.volumes.dicom import open_series
 from monai_ext.volumes.dicom_places import case_of, is_series, picked
-from monai_ext.volumes.read_itk import ITK_ENDINGS, read_itk
-from monai_ext.volumes.read_nifti import NIFTI_ENDINGS, read_nifti
+from monai_ext.volumes.read_itk import ITK_ENDINGS, read_itk, read_itk_header
+from monai_ext.volumes.read_nifti import NIFTI_ENDINGS, read_nifti, read_nifti_header
 from monai_ext.volumes.refusals import refuse, refusing_closed_files
-from monai_ext.volumes.scan import Kind, Scan
+from monai_ext.volumes.scan import Kind, Scan, ScanHeader
 
 
 def read_scan(
@@ -54,10 +54,34 @@ def read_scan(
     return Scan(voxels, affine, case, Path(path.name), kind)
 
 
+def read_header(path: str | os.PathLike[str], *, assume_hu: bool = False, case: str | None = None) -> ScanHeader:
+    """Check a scan as `read_scan` does, but for its voxels: shape, spacing, orientation, and whether it is whole.
+
+    Of gzipped NIfTI files only the start is read, so that one that ends too early is not noticed; of DICOM series
+    the headers of all slices.
+
+    Args:
+        path: as of `read_scan`.
+        assume_hu: accept DICOM series of other modalities than CT, and those without a rescale.
+        case: the id for messages; the base name by default.
+
+    Raises:
+        ScanError, GeometryError: as of `read_scan`.
+    """
+    if is_series(Path(os.path.abspath(path))):
+        series = open_series(path, case, assume_hu=assume_hu)
+        series.close()
+        return ScanHeader(series.shape, series.affine, series.case, "dicom")
+    path, case, kind = _place(path, case)
+    with refusing_closed_files(case):
+        shape, affine = (read_nifti_header if kind == "nifti" else read_itk_header)(path, case)
+    return ScanHeader(shape, affine, case, kind)
+
+
 def read_labels(
     path: str | os.PathLike[str],
     *,
-    like: Scan | None = None,
+    like: Scan | ScanHeader | None = None,
     classes: Collection[int] | None = None,
     case: str | None = None,
 ) -> Scan:
@@ -65,7 +89,7 @@ def read_labels(
 
     Args:
         path: a NIfTI, NRRD or MetaImage file; floating-point files are taken when every value is whole.
-        like: the image that it labels, whose grid it must have; axes that merely run the other way, as
+        like: the image that it labels, or its header, whose grid it must have; axes that merely run the other way, as
             converters of DICOM leave them, are turned to those of the image.
         classes: the ids that may occur beside 0; any by default.
         case: the id for messages; the base name by default.
@@ -96,7 +120,7 @@ def read_labels(
     labels = Scan(label_ids(voxels, case, classes), affine, case, Path(path.name), kind)
     if like is not None:
         labels = _along(labels, like.affine)
-        check_same_grid(labels.voxels.shape, labels.affine, like.voxels.shape, like.affine, case, like.case)
+        check_same_grid(labels.shape, labels.affine, like.shape, like.affine, case, like.case)
     return labels
 
 

@@ -30,6 +30,34 @@ class Scan:
     kind: Kind
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels along the array's three axes."""
+        x, y, z = self.voxels.shape
+        return x, y, z
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Distance between voxel centres along the array's three axes."""
+        return spacing_of(self.affine)
+
+
+@dataclass(frozen=True)
+class ScanHeader:
+    """What is known of a volume without its voxels.
+
+    Attributes:
+        shape: voxels along the array's three axes.
+        affine: ``(4, 4)`` float64, voxel index to mm in RAS+.
+        case: the id that messages carry.
+        kind: the family of formats that it was read from.
+    """
+
+    shape: tuple[int, int, int]
+    affine: np.ndarray
+    case: str
+    kind: Kind
+
+    @property
     def spacing_mm(self) -> tuple[float, float, float]:
         """Distance between voxel centres along the array's three axes."""
         return spacing_of(self.affine)

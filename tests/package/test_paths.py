@@ -55,7 +55,8 @@ def test_a_wheel_holds_bundles_manifests_and_templates(tmp_path: Path) -> None:
     for part in ("configs/train.json", "configs/logging.conf", "docs/README.md", "LICENSE", "large_files.yml"):
         assert (Path(found) / part).is_file(), part
     assert (tmp_path / "installed" / "monai_ext" / "demo" / "report.html.j2").is_file()
-    assert (tmp_path / "installed" / "monai_ext" / "data_manifests" / "README.md").is_file()
+    for part in ("README.md", "manifest.schema.json", "lists/voco_10k.json"):
+        assert (tmp_path / "installed" / "monai_ext" / "data_manifests" / part).is_file(), part
 
 
 def test_no_public_class_bears_a_name_of_monai() -> None:

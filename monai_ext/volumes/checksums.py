@@ -1,4 +1,4 @@
-"""The checksum of a scan's source, whatever it consists of."""
+"""The checksum of a scan as it lies on disk: a file, a header with its data, or the slices of a DICOM series."""
 
 import hashlib
 import re
@@ -12,24 +12,33 @@ _DATA_FILE = re.compile(rb"^\s*(?:ElementDataFile\s*=|data ?file\s*:)[ \t]*([^\r
 _HEADER_BYTES = 1 << 16
 
 
-def source_sha256(path: Path, case: str) -> str:
+def source_checksum(path: Path, case: str) -> str:
     """Return the SHA-256 of a file with its detached data, or over those of a DICOM series' files.
 
     One file alone has the SHA-256 that every other tool gives it.
 
     Raises:
         ScanError: there is no such file or folder.
+        OSError: a file cannot be read.
+    """
+    sums = sorted(map(sha256_of, source_files(path, case)))
+    return sums[0] if len(sums) == 1 else hashlib.sha256("\n".join(sums).encode()).hexdigest()
+
+
+def source_files(path: Path, case: str) -> list[Path]:
+    """Return the files that a scan consists of.
+
+    Raises:
+        ScanError: there is no such file or folder.
     """
     if path.is_dir():
-        parts = [part for part in path.iterdir() if part.is_file() and not part.name.startswith(".")]
-    elif path.is_file():
-        parts = [path, *_data_file(path)]
-    elif is_series(path):
-        parts = files_of(path, case)
-    else:  # nothing, or a pipe, whose reading would wait for its writer
-        raise ScanError(f"{case}: there is no such file or folder; check the path", code="scan.missing", case=case)
-    sums = sorted(map(sha256_of, parts))
-    return sums[0] if len(sums) == 1 else hashlib.sha256("\n".join(sums).encode()).hexdigest()
+        return [part for part in path.iterdir() if part.is_file() and not part.name.startswith(".")]
+    if path.is_file():
+        return [path, *_data_file(path)]
+    if is_series(path):
+        return list(files_of(path, case))
+    # nothing, or a pipe, whose reading would wait for its writer
+    raise ScanError(f"{case}: there is no such file or folder; check the path", code="scan.missing", case=case)
 
 
 def _data_file(path: Path) -> list[Path]:
