@@ -8,6 +8,7 @@ from pathlib import Path
 
 from monai_ext.base import ScanError, SettingError, StoreError, WriteError
 from monai_ext.volumes.checks import SPACING_MM
+from monai_ext.volumes.prepare_cluster import check_scheduler
 from monai_ext.volumes.prepare_ids import assign_ids, called_apart, root_mark
 from monai_ext.volumes.prepare_job import Job
 from monai_ext.volumes.prepare_run import run_all
@@ -69,6 +70,8 @@ def prepare(
         WriteError: the store's folder cannot be made.
     """
     spacing, workers = _spacing(spacing_mm), _workers(workers, scheduler)
+    if scheduler is not None:
+        check_scheduler(scheduler)
     folder = Path(store).absolute()
     found = find_sources(Path(source), None if root is None else Path(root), sections, folder)
     if not found.sources:

@@ -27,6 +27,48 @@ _LOOK_S = 5.0  # how often workers are counted while no job finishes; one that i
 _ADDRESS = re.compile(r"(tcp|tls)://[^\s/]+:[0-9]{1,5}")
 
 
+def check_scheduler(scheduler: str) -> None:
+    """Refuse a scheduler that cannot be used, before scans are looked for; for the arguments see :func:`cluster`.
+
+    Raises:
+        SettingError: dask.distributed is not installed, or no scheduler answers at the address.
+    """
+    if scheduler != "local" and not _ADDRESS.fullmatch(scheduler):
+        raise SettingError(
+            f"scheduler: {scheduler!r} is no address; give tcp://HOST:PORT, or local to start one here",
+            code="setting.scheduler",
+        )
+    try:
+        import distributed  # noqa: F401 - only looked for
+    except ImportError as error:
+        raise SettingError(
+            "scheduler: dask.distributed is missing; pip install 'monai-ext[cluster]', or leave the scheduler out",
+            code="setting.extra",
+        ) from error
+    if scheduler == "local":
+        return
+    try:
+        # Asked whether it is a scheduler: a client waits half a minute for a port that is something else.
+        answer = asyncio.run(asyncio.wait_for(_identity(scheduler), CONNECT_S))
+        if answer["type"] != "Scheduler":
+            raise ValueError(f"a {answer['type']} answers")
+    except Exception as error:  # whatever else listens there may answer anything, and the libraries raise anything
+        raise SettingError(
+            f"scheduler: no dask scheduler answers at {scheduler}; start one with 'dask scheduler', check the address, "
+            "or leave it out to use this machine's cores",
+            code="prepare.no_scheduler",
+        ) from error
+
+
+async def _identity(address: str) -> Any:
+    from distributed import rpc
+    from distributed.security import Security
+
+    arguments = Security().get_connection_args("client")  # certificates of a tls:// address, by dask's settings
+    async with rpc(address, timeout=CONNECT_S, connection_args=arguments) as scheduler:
+        return await scheduler.identity()
+
+
 @contextmanager
 def cluster(scheduler: str, workers: int | None, store: Path) -> Iterator[Any]:
     """Connect to a scheduler, and see that its workers can do the work.
@@ -45,21 +87,12 @@ def cluster(scheduler: str, workers: int | None, store: Path) -> Iterator[Any]:
             monai-ext or another version of it.
         StoreError: a worker does not see the store.
     """
-    if scheduler != "local" and not _ADDRESS.fullmatch(scheduler):
-        raise SettingError(
-            f"scheduler: {scheduler!r} is no address; give tcp://HOST:PORT, or local to start one here",
-            code="setting.scheduler",
-        )
-    try:
-        import distributed  # noqa: F401 - only looked for
-    except ImportError as error:
-        raise SettingError(
-            "scheduler: dask.distributed is missing; pip install 'monai-ext[cluster]', or leave the scheduler out",
-            code="setting.extra",
-        ) from error
+    check_scheduler(scheduler)
+    from distributed import Client
+
     with (
         _local(workers) if scheduler == "local" else nullcontext(scheduler) as address,
-        _connect(address) as client,
+        Client(address, timeout=CONNECT_S, set_as_default=False, name="monai-ext-prepare") as client,
     ):
         _check_workers(client, store)
         yield client
@@ -81,32 +114,6 @@ def _local(workers: int | None) -> Iterator[str]:
         )
     with here:
         yield here.scheduler_address
-
-
-def _connect(address: str) -> Any:
-    from distributed import Client
-
-    try:
-        # Asked first whether it is a scheduler: a client waits half a minute for a port that is something else.
-        answer = asyncio.run(asyncio.wait_for(_identity(address), CONNECT_S))
-        if answer["type"] != "Scheduler":
-            raise ValueError(f"a {answer['type']} answers")
-    except Exception as error:  # whatever else listens there may answer anything, and the libraries raise anything
-        raise SettingError(
-            f"scheduler: no dask scheduler answers at {address}; start one with 'dask scheduler', check the address, "
-            "or leave it out to use this machine's cores",
-            code="prepare.no_scheduler",
-        ) from error
-    return Client(address, timeout=CONNECT_S, set_as_default=False, name="monai-ext-prepare")
-
-
-async def _identity(address: str) -> Any:
-    from distributed import rpc
-    from distributed.security import Security
-
-    arguments = Security().get_connection_args("client")  # certificates of a tls:// address, by dask's settings
-    async with rpc(address, timeout=CONNECT_S, connection_args=arguments) as scheduler:
-        return await scheduler.identity()
 
 
 def _check_workers(client: Any, store: Path) -> None:

@@ -12,9 +12,9 @@ import kill_preparing
 
 
 def test_killed_runs_are_completed(tmp_path: Path) -> None:
-    seen = kill_preparing.measure(3, scans=6, seed=1, options=[], folder=tmp_path)
+    seen = kill_preparing.measure(3, scans=4, seed=1, options=[], folder=tmp_path)
     assert seen["kills"] == 3
-    assert seen["files"] == 18
+    assert seen["files"] == 12
     assert (seen["torn_volumes_offered"], seen["stores_that_differ"]) == (0, 0)
 
 

@@ -199,6 +199,13 @@ def test_scheduler_that_is_not_there_is_one_sentence_soon(store, monkeypatch):
         assert time.monotonic() - before < 5
 
 
+@pytest.mark.parametrize("address", ["somewhere", "tcp://there", "http://127.0.0.1:8786", "tcp://127.0.0.1:99999"])
+def test_impossible_address_is_told_before_scans_are_looked_for(store, address, monkeypatch):
+    monkeypatch.setattr(prepare_cluster, "CONNECT_S", 1)
+    with pytest.raises(SettingError, match=r"^scheduler: .*(is no address|no dask scheduler answers)"):
+        prepare(store / "nothing here", store, scheduler=address)
+
+
 def test_missing_extra_is_named(store, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(SettingError, match=r"pip install 'monai-ext\[cluster\]'"), cluster("local", 1, store):
@@ -263,7 +270,7 @@ def test_ctrl_c_ends_a_local_cluster_and_leaves_the_store_whole(tmp_path, store)
         [*command, "--workers", "2"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
     )
     deadline = time.monotonic() + 60
-    while len(list(store.glob("*.json"))) < 5:
+    while len(list(store.glob("[!.]*.json"))) < 5:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     os.killpg(run.pid, signal.SIGINT)  # as a terminal does, to all of its processes
