@@ -13,7 +13,7 @@ from monai_ext.curation.nnunet_import import NnunetImport, import_nnunet
 from monai_ext.curation.problems import Problem, problems_table, write_report
 from monai_ext.curation.summary import ManifestSummary, summarize_manifest
 from monai_ext.curation.summary_page import write_summary_page
-from monai_ext.curation.verify import VerifySummary, verify_manifest
+from monai_ext.curation.verify import ManifestVerification, verify_manifest
 
 __all__ = [
     "BuildSummary",
@@ -27,7 +27,7 @@ __all__ = [
     "NnunetExport",
     "NnunetImport",
     "Problem",
-    "VerifySummary",
+    "ManifestVerification",
     "build_manifest",
     "check_report",
     "export_nnunet",

@@ -15,7 +15,7 @@ from monai_ext.volumes.prepare_pool import run_jobs
 
 
 @dataclass
-class VerifySummary:
+class ManifestVerification:
     """What was found.
 
     Attributes:
@@ -43,7 +43,7 @@ def verify_manifest(
     deep: bool = False,
     assume_hu: bool = False,
     progress: bool = False,
-) -> VerifySummary:
+) -> ManifestVerification:
     """Check a manifest and every file that it lists; nothing that is wrong with one keeps the others from it.
 
     The form of the manifest and of each entry; patients and images in one split only; files present, unchanged and
@@ -86,7 +86,7 @@ def verify_manifest(
         if result.sha256:
             sums[result.id] = result.sha256
     problems += _twice(manifest.entries, sums)
-    return VerifySummary(manifest, sorted(problems), _notes(manifest, ids, checksums, deep))
+    return ManifestVerification(manifest, sorted(problems), _notes(manifest, ids, checksums, deep))
 
 
 def _label_ids(manifest: Manifest) -> dict[str, tuple[int, ...] | None]:

@@ -9,7 +9,7 @@ from torch import nn
 
 from monai_ext.base import SettingError, bare
 
-CHOICES = ("off", "blocks", "network")
+CHOICES = ("off", "blocks", "network", "graphs")
 Backend = str | Callable[..., Any]
 
 
@@ -33,17 +33,26 @@ def compiled(network: nn.Module, wish: str = "blocks", backend: Backend = "induc
         network: bare, or in its distributed wrapper.
         wish: ``"off"`` returns it as it is. ``"blocks"`` compiles its transformer blocks in place, one of each
             kind, which takes seconds. ``"network"`` compiles all of it at once, which takes a minute and merges
-            more; what is returned then shares the network's parameters.
+            more; what is returned then shares the network's parameters. ``"graphs"`` does so too and has a CUDA card
+            replay the whole pass as one recorded graph, for small batches whose kernels end sooner than the host
+            can start them; what the network returned is overwritten by its next call.
         backend: of ``torch.compile``.
 
     Raises:
-        SettingError: an unknown word, or ``"blocks"`` of a network without MONAI's transformer blocks.
+        SettingError: an unknown word, ``"blocks"`` of a network without MONAI's transformer blocks, or ``"graphs"``
+            of one in a distributed wrapper.
     """
     check_compile(wish)
     if wish == "off":
         return network
     if wish == "network":
         return torch.compile(network, backend=backend, dynamic=False)
+    if wish == "graphs":
+        if bare(network) is not network:
+            raise SettingError(
+                "compile: graphs does not go with several ranks; choose blocks or network", code="setting.compile"
+            )
+        return torch.compile(network, backend=backend, dynamic=False, mode="reduce-overhead")
     blocks = [part for part in bare(network).modules() if isinstance(part, TransformerBlock)]
     if not blocks:
         raise SettingError(

@@ -29,10 +29,11 @@ class TrainingStep:
         accumulate: batches per optimiser step; the last step of an epoch takes what is left.
         clip_norm: largest gradient norm, or ``None`` for no clipping.
         schedule: learning-rate schedule stepped once per iteration, or ``None``.
-        compile: ``off``, ``blocks`` or ``network`` (see `compiled`).
+        compile: ``off``, ``blocks``, ``network`` or ``graphs`` (see `compiled`).
 
     Raises:
-        SettingError: ``accumulate`` below 1, ``clip_norm`` not positive, an unknown precision or way to compile.
+        SettingError: ``accumulate`` below 1, ``clip_norm`` not positive, an unknown precision or way to compile, or
+            ``graphs`` beside ``accumulate``.
         FloatingPointError: the loss is not finite, or, outside float16, the gradient norm when clipping. On a CUDA
             card the next iteration says so, or `state_dict`, so that no checkpoint holds what came of it.
     """
@@ -54,6 +55,13 @@ class TrainingStep:
             )
         check_precision(precision)
         check_compile(compile)
+        if compile == "graphs" and accumulate > 1:
+            # A replay writes gradients where the one before left its own.
+            raise SettingError(
+                f"compile: graphs cannot add up gradients over {accumulate} batches; choose blocks or network, or "
+                "set accumulate to 1",
+                code="setting.compile",
+            )
         self.seed, self.precision, self.compile = seed, precision, compile
         self.guard = FiniteGuard()
         self._fast: tuple[nn.Module, Any] | None = None
@@ -109,6 +117,8 @@ class TrainingStep:
         """Return the network, compiled when that is asked for; once for each network that comes."""
         if self._fast is None or self._fast[0] is not engine.network:
             self._fast = engine.network, compiled(engine.network, self.compile)
+        if self.compile == "graphs":
+            torch.compiler.cudagraph_mark_step_begin()
         return self._fast[1]
 
     def _place(self, engine: Any) -> tuple[bool, bool, int]:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from monai_ext.base import ManifestError
-from monai_ext.curation import VerifySummary, build_manifest, verify_manifest, write_report
+from monai_ext.curation import ManifestVerification, build_manifest, verify_manifest, write_report
 
 
 @pytest.fixture
@@ -29,11 +29,11 @@ def change(path: Path, work: Callable[[dict[str, Any]], object]) -> Path:
     return path
 
 
-def run(path: Path, **settings: Any) -> VerifySummary:
+def run(path: Path, **settings: Any) -> ManifestVerification:
     return verify_manifest(path, jobs=0, **settings)
 
 
-def kinds(summary: VerifySummary) -> dict[str, str]:
+def kinds(summary: ManifestVerification) -> dict[str, str]:
     return {problem.kind: problem.sentence for problem in summary.problems}
 
 

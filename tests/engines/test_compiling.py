@@ -155,3 +155,16 @@ def test_ranks_exchange_gradients_once_a_window(tmp_path: Path) -> None:
     finally:
         torch.distributed.destroy_process_group()
     assert reduced.count(0) == 2  # six batches, two optimiser steps
+
+
+def test_graphs_refuse_what_would_overwrite_gradients_or_ranks() -> None:
+    with pytest.raises(SettingError, match="graphs cannot add up gradients over 2 batches"):
+        TrainingStep(accumulate=2, compile="graphs")
+
+    class Wrapped(nn.parallel.DistributedDataParallel):
+        def __init__(self, module: nn.Module) -> None:
+            nn.Module.__init__(self)
+            self.module = module
+
+    with pytest.raises(SettingError, match="graphs does not go with several ranks"):
+        compiled(Wrapped(small()), "graphs")

@@ -64,13 +64,13 @@ def parts(smoke: bool, out: Path) -> list[Part]:
         ]
     large = ("--models", "large_p12", "--times", "10", "--batches")
     return [
-        benchmark("pretraining", step, 80, *large, "8", "64", "256", "--arms", "published", "off"),
-        benchmark("compiled", step, 110, *large, "64", "256", "--arms", "published", "blocks", "blocks+recompute"),
+        benchmark("pretraining", step, 90, *large, "8", "64", "256", "--arms", "published", "off", "off+recompute"),
+        benchmark("compiled", step, 110, *large, "8", "256", "--arms", "published", "blocks", "graphs"),
         benchmark("aa_clip", clip, 80, "--batches", "1", "8", "32"),
         benchmark("loader", waits, 110, "--batches", "8", "64", "--compile", "blocks"),
         Part("tests", tests, 170),
         benchmark("attention", "attention_heads.py", 30),
-        benchmark("network", step, 110, *large, "256", "--arms", "network"),
+        benchmark("network", step, 110, *large, "256", "--arms", "published", "network"),
     ]
 
 
