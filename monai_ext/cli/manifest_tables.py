@@ -7,7 +7,7 @@ from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Column, Table
 
-from monai_ext.curation import BuildSummary, VerifySummary
+from monai_ext.curation import BuildSummary, ManifestVerification
 from monai_ext.curation.problems import first_names, problems_table
 from monai_ext.manifests import SPLITS, Manifest
 
@@ -39,7 +39,7 @@ def build_table(summary: BuildSummary) -> Iterator[RenderableType]:
         yield problems_table(summary.problems)
 
 
-def verify_parts(summary: VerifySummary) -> Iterator[RenderableType]:
+def verify_parts(summary: ManifestVerification) -> Iterator[RenderableType]:
     """Yield what was looked at, what is wrong, and what could not be checked."""
     entries = summary.manifest.entries
     patients = len({entry.patient for entry in entries})

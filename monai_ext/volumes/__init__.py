@@ -18,7 +18,7 @@ from monai_ext.volumes.store import VolumeStore
 from monai_ext.volumes.store_index import StoreIndex
 from monai_ext.volumes.store_info import StoreInfo, store_info
 from monai_ext.volumes.store_record import Origin, StoreRecord
-from monai_ext.volumes.store_verify import Damage, VerifySummary, verify_store
+from monai_ext.volumes.store_verify import Damage, StoreVerification, verify_store
 
 __all__ = [
     "PHANTOM_LABELS",
@@ -38,7 +38,7 @@ __all__ = [
     "StoreIndex",
     "StoreInfo",
     "StoreRecord",
-    "VerifySummary",
+    "StoreVerification",
     "VolumeStore",
     "affine_of_itk",
     "body_mask",

@@ -37,7 +37,7 @@ class Damage:
 
 
 @dataclass(frozen=True)
-class VerifySummary:
+class StoreVerification:
     """What the comparison found.
 
     Attributes:
@@ -77,7 +77,9 @@ class VerifySummary:
         )
 
 
-def verify_store(folder: str | os.PathLike[str], workers: int | None = None, progress: bool = False) -> VerifySummary:
+def verify_store(
+    folder: str | os.PathLike[str], workers: int | None = None, progress: bool = False
+) -> StoreVerification:
     """Read every byte of a store and compare it with the checksums in the sidecars.
 
     Args:
@@ -111,7 +113,7 @@ def verify_store(folder: str | os.PathLike[str], workers: int | None = None, pro
             if damage:
                 damages.append(damage)
             bar.update(task, advance=1, damaged=len(damages))
-    return VerifySummary(place.name, len(ids), size, damages)
+    return StoreVerification(place.name, len(ids), size, damages)
 
 
 def _data_alone(folder: Path) -> set[str]:

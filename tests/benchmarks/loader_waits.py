@@ -23,7 +23,7 @@ from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser
 
 import monai_ext
-from monai_ext.volumes import prepare, write_phantoms
+from monai_ext.volumes import VolumeStore, prepare, write_phantoms
 
 CONFIGS = Path(monai_ext.bundle_path("hi_end_mae_ct_pretrain")) / "configs"
 LEFT_OUT = ("RunCheckpoints", "RunSummary", "ValidationHandler")
@@ -50,17 +50,17 @@ def write_store(folder: Path, args: argparse.Namespace) -> Path:
     return folder / "store"
 
 
-def trainer_of(store: Path, batch: int, args: argparse.Namespace) -> ConfigParser:
+def trainer_of(store: Path, scans: int, folder: Path, batch: int, args: argparse.Namespace) -> ConfigParser:
     """Return the bundle's configuration, its parts built as they are asked for."""
     parser = ConfigParser()
     parser.read_config([str(CONFIGS / "train.json"), *([str(CONFIGS / "tiny.json")] if args.tiny else [])])
     draws = batch * (WARM_UP + args.iterations)
     settings = {
         "dataset_dir": str(store),
-        "output_dir": str(store.parent / f"run_{batch}"),
+        "output_dir": str(folder / f"run_{batch}"),
         "epochs": 2,
         "warmup_epochs": 1,
-        "crops_per_scan": -(-draws // (args.scans - 1)),
+        "crops_per_scan": -(-draws // (scans - 1)),
         "batch_size": batch,
         "num_workers": args.workers,
         "compile": args.compile,
@@ -105,9 +105,9 @@ def settled() -> None:
         torch.cuda.synchronize()
 
 
-def measure(store: Path, batch: int, args: argparse.Namespace) -> dict[str, Any]:
+def measure(store: Path, scans: int, folder: Path, batch: int, args: argparse.Namespace) -> dict[str, Any]:
     """Train from the loader, then on one batch."""
-    parser = trainer_of(store, batch, args)
+    parser = trainer_of(store, scans, folder, batch, args)
     trainer = parser.get_parsed_content("train#trainer")
     loader, step = parser.get_parsed_content("train#dataloader"), parser.get_parsed_content("train#step")
     clock = Clock(args.iterations)
@@ -142,19 +142,21 @@ def main() -> None:
     parser.add_argument("--batches", nargs="+", type=int, default=[8])
     parser.add_argument("--workers", type=int, default=14, help="of the loader")
     parser.add_argument("--iterations", type=int, default=60)
-    parser.add_argument("--compile", default="off", choices=["off", "blocks", "network"])
+    parser.add_argument("--compile", default="off", choices=["off", "blocks", "network", "graphs"])
     parser.add_argument("--tiny", action="store_true", help="the tiny network instead of large p12")
-    parser.add_argument("--scans", type=int, default=14)
+    parser.add_argument("--store", type=Path, default=None, help="a store that is there already, instead of phantoms")
+    parser.add_argument("--scans", type=int, default=14, help="phantoms to make")
     parser.add_argument("--shape", nargs=3, type=int, default=[200, 160, 200], help="voxels of a phantom")
     parser.add_argument("--spacing", type=float, default=1.5, help="mm, of phantoms and store")
     parser.add_argument("--writers", type=int, default=14, help="processes that write and prepare phantoms")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        store = write_store(Path(folder), args)
-        print(json.dumps({"scans": args.scans, "store_s": round(time.perf_counter() - start, 1)}), flush=True)
+        store = args.store or write_store(Path(folder), args)
+        scans = len(VolumeStore(store))
+        print(json.dumps({"scans": scans, "store_s": round(time.perf_counter() - start, 1)}), flush=True)
         for batch in args.batches:
-            print(json.dumps(measure(store, batch, args)), flush=True)
+            print(json.dumps(measure(store, scans, Path(folder), batch, args)), flush=True)
 
 
 if __name__ == "__main__":
