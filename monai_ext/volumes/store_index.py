@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from monai_ext.base import StoreError
 from monai_ext.volumes.store_record import StoreRecord
-from monai_ext.volumes.store_sidecar import Mark, read_marked, sidecar_path
+from monai_ext.volumes.store_sidecar import SidecarMark, read_marked, sidecar_path
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,10 +60,10 @@ class StoreIndex:
         share: np.ndarray = np.ptp(self.body_boxes, axis=1).prod(axis=1) / self.shapes.prod(axis=1)
         return share
 
-    def mark(self, volume_id: str) -> Mark | None:
+    def mark(self, volume_id: str) -> SidecarMark | None:
         """Return the mark of the sidecar that a row was made from; ``None`` for an id that has no row."""
         row = self.rows.get(volume_id)
-        return None if row is None else Mark(*self.marks[row].tolist())
+        return None if row is None else SidecarMark(*self.marks[row].tolist())
 
     def take(self, rows: np.ndarray) -> "StoreIndex":
         """Return some rows, in the given order."""
@@ -81,7 +81,7 @@ _TYPES = {"spacings_mm": np.float64, "weights": np.float64, "has_label": np.bool
 _TEXTS = ("ids", "datasets", "licences", "groups", "splits")
 
 
-def list_sidecars(folder: Path) -> dict[str, Mark]:
+def list_sidecars(folder: Path) -> dict[str, SidecarMark]:
     """Return the id and the mark of every sidecar in a store's folder.
 
     Raises:
@@ -93,9 +93,9 @@ def list_sidecars(folder: Path) -> dict[str, Mark]:
             for entry in entries:
                 if entry.name.endswith(".json") and not entry.name.startswith("."):
                     try:
-                        mark = Mark.of(entry.stat())
+                        mark = SidecarMark.of(entry.stat())
                     except FileNotFoundError:  # a writer replaces it, or a link leads nowhere: reading it tells
-                        mark = Mark(-1, -1)
+                        mark = SidecarMark(-1, -1)
                     found[entry.name.removesuffix(".json")] = mark
     except OSError as error:
         raise StoreError(
@@ -152,7 +152,7 @@ def joined(parts: list[StoreIndex]) -> StoreIndex:
     return whole.take(np.argsort(whole.ids, kind="stable"))
 
 
-def _row(record: StoreRecord, mark: Mark) -> tuple[object, ...]:
+def _row(record: StoreRecord, mark: SidecarMark) -> tuple[object, ...]:
     # In the order of the columns.
     origin, label = record.origin, record.label
     return (

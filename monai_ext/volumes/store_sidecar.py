@@ -19,14 +19,14 @@ FORMAT = "monai-ext volume store"
 VERSION = 1
 
 
-class Mark(NamedTuple):
+class SidecarMark(NamedTuple):
     """What tells, without reading it, whether a sidecar is still the one that was read."""
 
     size: int
     mtime_ns: int
 
     @classmethod
-    def of(cls, status: os.stat_result) -> "Mark":
+    def of(cls, status: os.stat_result) -> "SidecarMark":
         """Take the mark from what the system says about the file."""
         return cls(status.st_size, status.st_mtime_ns)
 
@@ -50,12 +50,12 @@ def read_record(path: Path) -> StoreRecord:
     return read_marked(path)[0]
 
 
-def read_marked(path: Path) -> tuple[StoreRecord, Mark]:
+def read_marked(path: Path) -> tuple[StoreRecord, SidecarMark]:
     """Read one sidecar as :func:`read_record` does, and the mark of the very file that was read."""
     name = path.name.removesuffix(".json")
     try:
         with path.open("rb") as handle:  # open, it stays the same one when another is renamed over it
-            mark = Mark.of(os.fstat(handle.fileno()))
+            mark = SidecarMark.of(os.fstat(handle.fileno()))
             content = json.loads(handle.read())
     except FileNotFoundError:
         raise StoreError(
