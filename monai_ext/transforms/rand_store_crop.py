@@ -102,16 +102,27 @@ class RandStoreCrop(Randomizable, Transform):
             around = list(zip(before, np.subtract(self.size, before + voxels.shape), strict=True))
             # pad_hu need not be a whole number
             voxels = np.pad(voxels.astype(np.float32), around, constant_values=self.pad_hu if image else 0)
-        tensor = torch.from_numpy(voxels)[None]
-        if image and self.window_hu is not None:
-            tensor = to_window(tensor, self.window_hu)
-        tensor = tensor.to(torch.float32 if image else torch.int32)
+        window = self.window_hu if image else None
+        tensor = torch.from_numpy(voxels) if window is None else _windowed(voxels, window)
+        tensor = tensor[None].to(torch.float32 if image else torch.int32)
         return MetaTensor(tensor, affine=self._affine(record), meta={"filename_or_obj": volume_id})
 
     def _affine(self, record: StoreRecord) -> torch.Tensor:
         affine = record.affine.copy()
         affine[:3, 3] += affine[:3, :3] @ self.start
         return torch.from_numpy(affine)
+
+
+def _windowed(voxels: np.ndarray, window: tuple[float, float]) -> torch.Tensor:
+    """Do as :func:`monai_ext.base.window_hu`, to the last bit; ``voxels`` are overwritten."""
+    low, high = window
+    whole = low == int(low) and high == int(high)
+    if voxels.dtype != np.int16 or not whole or low < -(2**15) or high >= 2**15 or high - low >= 2**15:
+        return to_window(torch.from_numpy(voxels), window)
+    # Most passes over integers of half the size: windowing is a fifth of a crop's time.
+    np.clip(voxels, int(low), int(high), out=voxels)
+    voxels -= np.int16(low)
+    return torch.from_numpy(np.divide(voxels, np.float32(high - low), dtype=np.float32))
 
 
 class RandStoreCropd(Randomizable, MapTransform):

@@ -116,10 +116,14 @@ class ChunkReader:
         box = np.empty(size, self.dtype)
         chunk = np.empty(self.chunk, self.dtype)
         x_parts, y_parts, z_parts = (_parts(*numbers) for numbers in zip(start, size, self.chunk, strict=True))
-        for (x, in_x, out_x), (y, in_y, out_y) in product(x_parts, y_parts):
-            # Chunks along z follow one another in the file, so that one call to the system reads them all.
-            row = (x * self.grid[1] + y) * self.grid[2]
-            first, after = self.ends[row + z_parts[0][0]], self.ends[row + z_parts[-1][0] + 1]
+        # Chunks along z follow one another in the file, so that one call to the system reads a row of them.
+        rows = [(x * self.grid[1] + y) * self.grid[2] for (x, _, _), (y, _, _) in product(x_parts, y_parts)]
+        spans = [(self.ends[row + z_parts[0][0]], self.ends[row + z_parts[-1][0] + 1]) for row in rows]
+        with suppress(OSError):  # a hint only: a cold disk then works on all rows at once
+            for first, after in spans:
+                os.posix_fadvise(self._file, first, after - first, os.POSIX_FADV_WILLNEED)
+        places = product(x_parts, y_parts)
+        for row, (first, after), ((_, in_x, out_x), (_, in_y, out_y)) in zip(rows, spans, places, strict=True):
             packed = memoryview(os.pread(self._file, after - first, first))
             for z, in_z, out_z in z_parts:
                 begin, end = self.ends[row + z] - first, self.ends[row + z + 1] - first

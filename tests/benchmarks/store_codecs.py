@@ -48,11 +48,13 @@ class Form:
     path: Path
     read: Callable[[tuple[int, ...]], np.ndarray]
     touched: Callable[[tuple[int, ...]], int]
+    written_s: float
     seen: list[list[float]]
 
 
 def write(folder: Path, hu: np.ndarray, codec: str, filter_name: str, chunk: tuple[int, ...], block: object) -> Form:
     """Write the volume in one form."""
+    start = time.perf_counter()
     name = f"{codec} {filter_name.lower()} {'x'.join(map(str, chunk))}" + (f", blocks {block[0]}^3" if block else "")
     path = folder / f"{name}.b2nd"
     array = blosc2.asarray(
@@ -69,6 +71,7 @@ def write(folder: Path, hu: np.ndarray, codec: str, filter_name: str, chunk: tup
         },
     )
     path.write_bytes(array.to_cframe())
+    seconds = time.perf_counter() - start
     data = describe_chunks(path)
     sizes = np.diff(data.ends).reshape([-(-size // edge) for size, edge in zip(hu.shape, chunk, strict=True)])
 
@@ -81,7 +84,9 @@ def write(folder: Path, hu: np.ndarray, codec: str, filter_name: str, chunk: tup
         return opened[tuple(slice(a, a + n) for a, n in zip(start, CROP, strict=True))]
 
     reader = None if block else ChunkReader(path, data, hu.shape, "volume")
-    return Form(name, path, through_blosc if reader is None else lambda start: reader.read(start, CROP), touched, [])
+    return Form(
+        name, path, through_blosc if reader is None else lambda start: reader.read(start, CROP), touched, seconds, []
+    )
 
 
 def drop(path: Path) -> None:
@@ -119,14 +124,14 @@ def bench(name: str, hu: np.ndarray, crops: int, folder: Path) -> str:
     lines = [
         f"{name}, {'x'.join(map(str, hu.shape))} voxels, {crops} crops:",
         "",
-        "| form | int16 : file | warm ms | warm CPU ms | cold ms | touched MB | read / touched |",
-        "|---|---|---|---|---|---|---|",
+        "| form | int16 : file | written in s | warm ms | warm CPU ms | cold ms | touched MB | read / touched |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for form in forms:
         cold, _, disk, warm, processor, _, touched = np.median(form.seen, axis=0)
         ratio = hu.nbytes / form.path.stat().st_size
         lines.append(
-            f"| {form.name} | {ratio:.2f} | {warm:.1f} | {processor:.1f} | {cold:.1f} "
+            f"| {form.name} | {ratio:.2f} | {form.written_s:.2f} | {warm:.1f} | {processor:.1f} | {cold:.1f} "
             f"| {touched / 1e6:.2f} | {disk / touched:.2f} |"
         )
     return "\n".join(lines)

@@ -12,7 +12,7 @@ import torch
 from monai.bundle import ConfigWorkflow
 
 from monai_ext import bundle_path
-from monai_ext.base import SettingError, StoreError
+from monai_ext.base import SettingError, StoreError, input_error_in
 
 BUNDLE = "hi_end_mae_ct_pretrain"
 Run = Callable[..., ConfigWorkflow]
@@ -57,6 +57,17 @@ def test_training_without_held_out_scans(run_flow: Run, pretrain_settings: dict[
     run_flow(BUNDLE, ["train"], True, {**pretrain_settings, "held_out": 0})
     rows = (Path(pretrain_settings["output_dir"]) / "history.jsonl").read_text().splitlines()
     assert ["val_loss" in json.loads(row) for row in rows] == [False, False]
+
+
+def test_shares_of_data_sets_reach_the_plan(run_flow: Run, pretrain_settings: dict[str, Any], tmp_path: Path) -> None:
+    run_flow(BUNDLE, ["train"], True, pretrain_settings)
+    weighted = {**pretrain_settings, "output_dir": str(tmp_path / "weighted"), "dataset_weights": {"": 7}}
+    run_flow(BUNDLE, ["train"], True, weighted)  # one share for all is no share at all
+    one, two = (saved_weights(str(settings["output_dir"]), 6) for settings in (pretrain_settings, weighted))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    with pytest.raises(RuntimeError) as caught:
+        run_flow(BUNDLE, ["train"], True, {**weighted, "output_dir": str(tmp_path / "c"), "dataset_weights": {"a": 1}})
+    assert "dataset_weights: no share for ''" in str(input_error_in(caught.value))
 
 
 def test_the_best_model_survives_a_resume(run_flow: Run, pretrain_settings: dict[str, Any], tmp_path: Path) -> None:

@@ -85,11 +85,15 @@ def test_affine_is_that_of_the_crop(folder):
         assert crop.meta["filename_or_obj"] == "a"
 
 
-def test_window_is_applied_on_request(folder):
-    plain = RandStoreCrop(folder, (11, 13, 7)).set_random_state(3)("a")
-    windowed = RandStoreCrop(folder, (11, 13, 7), window_hu=(-175, 250)).set_random_state(3)("a")
-    assert torch.equal(windowed.as_tensor(), window_hu(plain.as_tensor(), (-175, 250)))
-    assert 0 == windowed.min() < windowed.max() == 1
+@pytest.mark.parametrize("window", [(-175, 250), (-175.5, 250.25), (-1024, 3071), (-40000, 250), (-20000, 20000)])
+@pytest.mark.parametrize("size", [(11, 13, 7), (71, 43, 59)])
+def test_window_is_applied_on_request(folder, window, size):
+    plain = RandStoreCrop(folder, size).set_random_state(3)("a")
+    windowed = RandStoreCrop(folder, size, window_hu=window).set_random_state(3)("a")
+    assert torch.equal(windowed.as_tensor(), window_hu(plain.as_tensor(), window))
+    assert windowed.dtype == plain.dtype == torch.float32
+    if window == (-175, 250):
+        assert 0 == windowed.min() < windowed.max() == 1
 
 
 def test_draws_follow_the_seed(folder):
