@@ -13,6 +13,7 @@ from monai_ext.curation.known_overlaps import KnownOverlap
 from monai_ext.curation.licences import refusal
 from monai_ext.curation.mix_cards import JoinedCards
 from monai_ext.curation.mix_entries import moved, told_apart_entries, weighted
+from monai_ext.curation.targets import check_manifest_target
 from monai_ext.manifests import (
     SPLITS,
     DatasetCard,
@@ -93,13 +94,14 @@ def mix_manifests(
     Raises:
         ManifestError: a part cannot be read, lists no scans or lies outside the root; a root is no folder; nothing
             is left; a patient or a scan is in two splits.
-        SettingError: an impossible weight, a split or data set that is not there.
+        SettingError: an impossible weight, a split or data set that is not there, or a part that would be replaced.
         WriteError: the file could not be written.
     """
     target = Path(out).absolute()
     base = Path(root).absolute() if root is not None else target.parent
     _check_roots(parts, root)
     weights = _weights(parts)
+    check_manifest_target(target, *(part.path for part in parts))
     _check_words("split", splits, SPLITS)
     joined, refused = JoinedCards(), dict[str, tuple[str, int]]()
     found: list[tuple[str, ManifestEntry]] = []

@@ -11,6 +11,7 @@ from typing import Any
 from monai_ext.base import ManifestError, plain_name
 from monai_ext.curation.mix_entries import moved
 from monai_ext.curation.nnunet_json import FOLDER_NAME, channel_names, file_ending, label_names
+from monai_ext.curation.targets import check_manifest_target
 from monai_ext.manifests import (
     DatasetCard,
     Fact,
@@ -75,6 +76,7 @@ def import_nnunet(
             "Dataset001_NAME, or list a plain one with 'manifest build'",
             code="nnunet.no_dataset_json",
         )
+    check_manifest_target(target)
     content = load_datalist(folder / "dataset.json")
     ending, channels = file_ending(content), channel_names(content)
     if channel not in channels:
