@@ -97,6 +97,13 @@ def import_nnunet(
     entries = [
         replace(one, split="validation") if one.split == "training" and one.id in held else one for one in entries
     ]
+    # Else a list of other names would leave all for training in silence.
+    told = {name for names in result.left_out.values() for name in names}
+    strangers = sorted(
+        {plain_name(name) for name in held - {one.id for one in entries if one.split == "validation"}} - told
+    )
+    if strangers:
+        result.left_out["named by splits_final.json, but no case of imagesTr"] = strangers
     if not entries:
         raise ManifestError(
             f"{plain_name(folder.name)}: no image such as imagesTr/CASE_{channel:04}{ending}; check file_ending in "
@@ -118,7 +125,7 @@ def _described(
     short = re.sub(r"[^A-Za-z0-9_.+-]", "_", known[2] if known else folder.name).lstrip("_.+-")[:80] or "nnunet"
     names = {str(number): name for number, name in labels.items()}
     if dataset is not None:
-        if dataset not in shipped_manifests():
+        if dataset not in shipped_manifests() or "/" in dataset:  # a list is of several data sets
             raise ManifestError(
                 f"{dataset}: no data set of that id is shipped; leave --dataset out, or give one of "
                 + ", ".join(name for name in shipped_manifests() if "/" not in name),
@@ -127,7 +134,11 @@ def _described(
         manifest = read_shipped(dataset)
         return replace(manifest, name=short, labels=labels, status="Imported from a folder in nnU-Net's form.")
     told = content.get("licence", content.get("license"))
-    licence = Fact(None) if not isinstance(told, str) or not told.isprintable() else Fact(told, "medium", (_SOURCE,))
+    licence = (
+        Fact(None)
+        if not isinstance(told, str) or not told.strip() or not told.isprintable()
+        else Fact(told, "medium", (_SOURCE,))
+    )
     title = content.get("name") if isinstance(content.get("name"), str) else short
     card = DatasetCard(
         id=short.lower(),
@@ -155,8 +166,11 @@ def _held_out(folder: Path) -> frozenset[str]:
         return frozenset()
     try:
         folds = json.loads(path.read_text(encoding="utf-8-sig"))
-        return frozenset(map(str, folds[0]["val"]))
-    except (ValueError, LookupError, TypeError, OSError) as error:
+        held = folds[0]["val"]
+        if not isinstance(held, list) or not all(isinstance(name, str) for name in held):
+            raise TypeError("val is no list of names")
+        return frozenset(held)
+    except (ValueError, LookupError, TypeError, RecursionError, OSError) as error:
         raise ManifestError(
             "splits_final.json: not a list such as [{'train': [...], 'val': [...]}]; repair it, or take it away",
             code="nnunet.splits",
