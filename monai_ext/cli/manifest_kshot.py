@@ -35,9 +35,11 @@ def kshot(
 
     Exit code: 0 written, 2 the choice is not possible.
     """
+    from monai_ext.curation import check_manifest_target
     from monai_ext.curation import kshot as choose
     from monai_ext.manifests import read_manifest, write_manifest
 
+    check_manifest_target(out, manifest)
     whole = read_manifest(manifest)
     chosen = choose(whole, shots=shots, percent=percent, seed=seed, split=split)
     write_manifest(out, chosen)

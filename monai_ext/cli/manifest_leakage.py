@@ -54,12 +54,20 @@ def leakage(
     from rich.markup import escape
 
     from monai_ext.base import SettingError
-    from monai_ext.curation import check_report, find_leakage, leakage_sentence, leakage_table, problems_table
+    from monai_ext.curation import (
+        check_report,
+        check_report_target,
+        find_leakage,
+        leakage_sentence,
+        leakage_table,
+        problems_table,
+    )
     from monai_ext.curation import write_leakage as write
     from monai_ext.manifests import read_manifest
 
     if report is not None:
         check_report(report)
+        check_report_target(report, *([first] if second is None else [first, second]))
     if pictures and (report is None or report.suffix.lower() != ".html"):
         raise SettingError("--pictures: only a page shows them; give --report NAME.html too", code="setting.report")
     lists = read_manifest(first), None if second is None else read_manifest(second)

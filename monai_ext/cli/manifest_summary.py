@@ -40,8 +40,10 @@ def summary(
     """
     from rich.console import Console
 
-    from monai_ext.curation import summarize_manifest, write_summary_page
+    from monai_ext.curation import check_report_target, summarize_manifest, write_summary_page
 
+    if html is not None:
+        check_report_target(html, manifest)
     try:
         found = summarize_manifest(manifest, root, store=store, headers=headers, jobs=jobs, progress=True)
     except KeyboardInterrupt as error:

@@ -38,8 +38,10 @@ def verify(
     from rich.console import Console
 
     from monai_ext.cli.manifest_tables import verify_parts
-    from monai_ext.curation import verify_manifest, write_report
+    from monai_ext.curation import check_report_target, verify_manifest, write_report
 
+    if report is not None:
+        check_report_target(report, manifest)
     try:
         summary = verify_manifest(
             manifest, root, jobs=jobs, checksums=checksums, deep=deep, assume_hu=assume_hu, progress=True

@@ -13,6 +13,7 @@ from monai_ext.curation.nnunet_import import NnunetImport, import_nnunet
 from monai_ext.curation.problems import Problem, problems_table, write_report
 from monai_ext.curation.summary import ManifestSummary, summarize_manifest
 from monai_ext.curation.summary_page import write_summary_page
+from monai_ext.curation.targets import check_manifest_target, check_report_target
 from monai_ext.curation.verify import ManifestVerification, verify_manifest
 
 __all__ = [
@@ -29,7 +30,9 @@ __all__ = [
     "NnunetImport",
     "Problem",
     "build_manifest",
+    "check_manifest_target",
     "check_report",
+    "check_report_target",
     "export_nnunet",
     "find_leakage",
     "import_nnunet",

@@ -15,6 +15,7 @@ from monai_ext.curation.layouts import FoundImage
 from monai_ext.curation.problems import Problem
 from monai_ext.curation.progress import processes, shown
 from monai_ext.curation.scan_files import FileJob, SeriesFound, checksum_of, died, folder_died, series_of
+from monai_ext.curation.targets import check_manifest_target
 from monai_ext.manifests import Manifest, ManifestEntry, write_manifest
 from monai_ext.volumes.checksums import source_files
 from monai_ext.volumes.prepare_pool import run_jobs
@@ -79,11 +80,13 @@ def build_manifest(
 
     Raises:
         ManifestError: no such folder or data set, nothing in it, several data sets, or an ambiguous layout.
-        SettingError: an impossible number of jobs.
+        SettingError: an impossible number of jobs, or a file to write that is no ``.json`` or is read from.
         WriteError: the manifest could not be written.
     """
     top, count = Path(root).absolute(), processes(jobs)
     target = Path(out).absolute() if out is not None else top / "manifest.json"
+    if top.is_dir():  # else `list_files` says what is wrong with it
+        check_manifest_target(target, *([] if dataset is None else [dataset]))
     files = list_files(top, avoid=target)
     _refuse_empty(top, len(files.paths), files.problems)
     chosen = choose_card(files.paths, top, dataset, shipped_descriptions())

@@ -94,7 +94,7 @@ def _walk(top: Path, found: DatasetFiles) -> Iterator[tuple[Path, list[str]]]:
             raise ManifestError(
                 f"{top.name}: the folder cannot be listed ({error.strerror}); make it readable", code="build.closed"
             )
-        name = plain_name(folder.name)
+        name = _told(folder.name)
         found.problems.append(
             Problem("folder.closed", name, f"{name}: the folder cannot be listed ({error.strerror}); make it readable")
         )
@@ -102,7 +102,7 @@ def _walk(top: Path, found: DatasetFiles) -> Iterator[tuple[Path, list[str]]]:
 
 def _take(path: Path, found: DatasetFiles) -> None:
     """Add a scan, or the reason why it cannot be one."""
-    name, relative = plain_name(case_id(path)), path.relative_to(found.root).as_posix()
+    name, relative = _told(case_id(path)), path.relative_to(found.root).as_posix()
     if plain_name(relative) != relative or "\\" in relative or not relative.isprintable():
         sentence = f"{name}: its path holds a character that no list can hold; rename the file or its folder"
         found.problems.append(Problem("file.name", name, sentence))
@@ -126,7 +126,7 @@ def _take(path: Path, found: DatasetFiles) -> None:
 
 
 def _link(path: Path, root: Path) -> Problem:
-    name = plain_name(case_id(path))
+    name = _told(case_id(path))
     try:
         inside(root, path.relative_to(root))
     except ManifestError:
@@ -146,4 +146,9 @@ def _ending(name: str) -> str:
     stem, ending = os.path.splitext(name)
     if ending == ".gz":
         ending = os.path.splitext(stem)[1] + ending
-    return ending.lower() if 1 < len(ending) <= 10 and ending.isascii() else "no ending"
+    return ending.lower() if 1 < len(ending) <= 10 and ending.isascii() and ending.isprintable() else "no ending"
+
+
+def _told(name: str) -> str:
+    """Return a name for sentences: what a terminal would obey, such as a line break or colours, becomes ``_``."""
+    return "".join(character if character.isprintable() else "_" for character in plain_name(name))

@@ -1,5 +1,6 @@
 """Which data sets a licence filter lets through, and why it refuses the others."""
 
+import re
 from collections.abc import Collection
 
 from monai_ext.manifests import DatasetCard
@@ -22,8 +23,15 @@ def refusal(card: DatasetCard, commercial_ok: bool, allowed: Collection[str] = (
             return f"commercial use: {card.commercial_use}"
         if card.confidence("commercial_use") not in SURE:
             return f"commercial use: yes, but with {card.confidence('commercial_use')} confidence"
+        if card.licence == "unknown":
+            return "commercial use: yes, but licence unknown"
+        # Such as CC-BY-NC-SA-4.0: one of the two facts is wrong, and the filter is for the careful.
+        if {"nc", "noncommercial"} & set(re.split(r"[^a-z]+", card.licence.casefold())):
+            return f"commercial use: yes, but licence {card.licence}, which forbids it"
     if allowed and card.licence.casefold() not in {name.casefold() for name in allowed}:
         return f"licence {card.licence}"
+    if (commercial_ok or allowed) and card.licence != "unknown" and card.confidence("licence") not in SURE:
+        return f"licence {card.licence}, but with {card.confidence('licence')} confidence"
     return None
 
 

@@ -3,8 +3,9 @@
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from posixpath import normpath
 
 from monai_ext.base import ManifestError, SettingError
 from monai_ext.curation.known_leaks import KnownLeak, known_leaks, shared_within
@@ -12,6 +13,7 @@ from monai_ext.curation.known_overlaps import KnownOverlap
 from monai_ext.curation.licences import refusal
 from monai_ext.curation.mix_cards import JoinedCards
 from monai_ext.curation.mix_entries import moved, told_apart_entries, weighted
+from monai_ext.curation.targets import check_manifest_target
 from monai_ext.manifests import (
     SPLITS,
     DatasetCard,
@@ -90,14 +92,16 @@ def mix_manifests(
         fail_on_leakage: write nothing if a leak is known.
 
     Raises:
-        ManifestError: a part cannot be read, lists no scans or lies outside the root; nothing is left; a patient
-            is in two splits.
-        SettingError: an impossible weight, a split or data set that is not there.
+        ManifestError: a part cannot be read, lists no scans or lies outside the root; a root is no folder; nothing
+            is left; a patient or a scan is in two splits.
+        SettingError: an impossible weight, a split or data set that is not there, or a part that would be replaced.
         WriteError: the file could not be written.
     """
     target = Path(out).absolute()
     base = Path(root).absolute() if root is not None else target.parent
+    _check_roots(parts, root)
     weights = _weights(parts)
+    check_manifest_target(target, *(part.path for part in parts))
     _check_words("split", splits, SPLITS)
     joined, refused = JoinedCards(), dict[str, tuple[str, int]]()
     found: list[tuple[str, ManifestEntry]] = []
@@ -121,7 +125,7 @@ def mix_manifests(
             labels.append(manifest.labels)
         found += [(str(number), entry) for entry in moved(taken, part.root or part.path.parent, base, part.path.name)]
     _check_words("exclude", exclude, sorted(every))
-    once, twice = _once(found)
+    once, twice, relabelled = _once(found)
     if not once:
         raise ManifestError(_nothing(refused), code="manifest.empty")
     entries = told_apart_entries(weighted(once, weights))
@@ -141,6 +145,16 @@ def mix_manifests(
         twice=twice,
         leaks=known_leaks(entries, known, evaluate_on),
     )
+    if relabelled:
+        summary.notes.append(
+            f"{relabelled} scans have another label in another part; that of the first part given is kept"
+        )
+    shared = _patients_of_several(once, parts)
+    if shared:
+        summary.notes.append(
+            f"{len(shared)} patients are named by several parts, such as that of {shared[0]}, and each is taken for "
+            "one; if they are others, give the data sets of the parts ids of their own"
+        )
     if any(one != labels[0] for one in labels):
         summary.notes.append(
             "the parts name their labels differently, so the mix names none: do not train labels on it"
@@ -150,6 +164,14 @@ def mix_manifests(
     if summary.written:
         write_manifest(target, summary.manifest)
     return summary
+
+
+def _check_roots(parts: Sequence[MixPart], root: str | os.PathLike[str] | None) -> None:
+    for place in (root, *(part.root for part in parts)):
+        if place is not None and not os.path.isdir(place):
+            raise ManifestError(
+                f"{Path(place).name}: no such folder; give the one that the paths start from", code="manifest.root"
+            )
 
 
 def _weights(parts: Sequence[MixPart]) -> dict[str, str]:
@@ -190,18 +212,54 @@ def _refused(
     return reason is not None
 
 
-def _once(found: Sequence[tuple[str, ManifestEntry]]) -> tuple[list[tuple[str, ManifestEntry]], int]:
-    """Keep the first of entries that are the same scan in the same split; other doubles are told when writing."""
-    seen: dict[tuple[str, str | None, str], tuple[str, ManifestEntry]] = {}
+def _once(found: Sequence[tuple[str, ManifestEntry]]) -> tuple[list[tuple[str, ManifestEntry]], int, int]:
+    """Keep the first of entries that are the same scan in the same split; it takes over a label that it lacks.
+
+    Returns:
+        The entries, how many were dropped, and how many of these had another label.
+
+    Raises:
+        ManifestError: one scan is of two data sets, or in two splits.
+    """
+    seen: dict[tuple[str, str | None], tuple[str, ManifestEntry]] = {}
+    splits: dict[str, ManifestEntry] = {}
+    relabelled = 0
     for key, entry in found:
-        _, first = seen.setdefault((entry.image, entry.class_name, entry.split), (key, entry))
+        # Before the same scan gets another id for each split, which its owner would not know again.
+        image = normpath(entry.image)
+        other = splits.setdefault(image, entry)
+        if other.split != entry.split:
+            raise ManifestError(
+                f"{entry.id}: its image is in {other.split} of one part and in {entry.split} of another; keep it in "
+                "one of them, or choose with --split",
+                code="manifest.image_in_two_splits",
+                case=entry.id,
+            )
+        place = (image, entry.class_name)
+        first_key, first = seen.setdefault(place, (key, entry))
         if first.dataset != entry.dataset:
             raise ManifestError(
                 f"{entry.id}: one file is of {first.dataset} here and of {entry.dataset} there; correct one part",
                 code="manifest.two_datasets",
                 case=entry.id,
             )
-    return list(seen.values()), len(found) - len(seen)
+        if first.label is None and entry.label is not None:
+            seen[place] = first_key, replace(first, label=entry.label, label_sha256=entry.label_sha256)
+        elif first.label is not None and entry.label is not None:
+            relabelled += normpath(first.label) != normpath(entry.label)
+    return list(seen.values()), len(found) - len(seen), relabelled
+
+
+def _patients_of_several(entries: Sequence[tuple[str, ManifestEntry]], parts: Sequence[MixPart]) -> list[str]:
+    """Return an id for each patient whom parts of several folders name: it may be one, or two of the same number."""
+    roots = {str(number): os.path.realpath(part.root or part.path.parent) for number, part in enumerate(parts)}
+    first: dict[tuple[str, str], tuple[str, str]] = {}
+    shared: dict[tuple[str, str], str] = {}
+    for key, entry in entries:
+        root, name = first.setdefault(entry.patient, (roots[key], entry.id))
+        if root != roots[key]:
+            shared.setdefault(entry.patient, name)
+    return list(shared.values())
 
 
 def _nothing(refused: Mapping[str, tuple[str, int]]) -> str:

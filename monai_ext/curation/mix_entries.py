@@ -1,6 +1,7 @@
 """Entries of several manifests in one: paths from a common root, ids and patients told apart, weights."""
 
 import hashlib
+import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -69,17 +70,27 @@ def weighted(entries: Sequence[tuple[str, ManifestEntry]], weights: Mapping[str,
         weights: by key a factor such as ``"2.5"`` or a share such as ``"30%"``; a part without one keeps its own.
 
     Raises:
-        ManifestError: shares that leave nothing for the other parts.
+        ManifestError: shares that leave nothing for the other parts, or weights that are all 0 or too large to add.
     """
     scaled = {key: float(text) for key, text in weights.items() if not text.endswith("%")}
     shares = {key: float(text[:-1]) / 100 for key, text in weights.items() if text.endswith("%")}
     made = [(key, replace(entry, weight=entry.weight * scaled.get(key, 1))) for key, entry in entries]
+    if not math.isfinite(sum(entry.weight for _, entry in made)):
+        raise ManifestError(
+            "the weights are too large to be added up; give smaller ones, for only their ratio counts",
+            code="manifest.weights",
+        )
     factors = {split: _factors([p for p in made if p[1].split == split], shares) for split in _splits(made)}
-    return [
+    done = [
         # Six digits are plenty, and the same on every machine.
         replace(entry, weight=float(f"{entry.weight * factors[entry.split].get(key, 1):.6g}"))
         for key, entry in made
     ]
+    if not any(entry.weight for entry in done):
+        raise ManifestError(
+            "every weight is 0, so that no scan could be drawn; give one part a factor above 0", code="manifest.weights"
+        )
+    return done
 
 
 def _factors(entries: Sequence[tuple[str, ManifestEntry]], shares: Mapping[str, float]) -> dict[str, float]:

@@ -159,9 +159,10 @@ def _write_json(path: Path, content: object) -> None:
 @contextmanager
 def _whole(target: Path) -> Iterator[Path]:
     """Make a folder beside the target and rename it when everything went well."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=".writing-"))
+    temporary: Path | None = None
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=".writing-"))
         yield temporary
         temporary.chmod(0o755)
         os.replace(temporary, target)  # an empty folder of that name may be there
@@ -172,4 +173,5 @@ def _whole(target: Path) -> Iterator[Path]:
             code="write.failed",
         ) from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)

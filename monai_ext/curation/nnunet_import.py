@@ -11,6 +11,7 @@ from typing import Any
 from monai_ext.base import ManifestError, plain_name
 from monai_ext.curation.mix_entries import moved
 from monai_ext.curation.nnunet_json import FOLDER_NAME, channel_names, file_ending, label_names
+from monai_ext.curation.targets import check_manifest_target
 from monai_ext.manifests import (
     DatasetCard,
     Fact,
@@ -75,6 +76,7 @@ def import_nnunet(
             "Dataset001_NAME, or list a plain one with 'manifest build'",
             code="nnunet.no_dataset_json",
         )
+    check_manifest_target(target)
     content = load_datalist(folder / "dataset.json")
     ending, channels = file_ending(content), channel_names(content)
     if channel not in channels:
@@ -95,6 +97,13 @@ def import_nnunet(
     entries = [
         replace(one, split="validation") if one.split == "training" and one.id in held else one for one in entries
     ]
+    # Else a list of other names would leave all for training in silence.
+    told = {name for names in result.left_out.values() for name in names}
+    strangers = sorted(
+        {plain_name(name) for name in held - {one.id for one in entries if one.split == "validation"}} - told
+    )
+    if strangers:
+        result.left_out["named by splits_final.json, but no case of imagesTr"] = strangers
     if not entries:
         raise ManifestError(
             f"{plain_name(folder.name)}: no image such as imagesTr/CASE_{channel:04}{ending}; check file_ending in "
@@ -116,7 +125,7 @@ def _described(
     short = re.sub(r"[^A-Za-z0-9_.+-]", "_", known[2] if known else folder.name).lstrip("_.+-")[:80] or "nnunet"
     names = {str(number): name for number, name in labels.items()}
     if dataset is not None:
-        if dataset not in shipped_manifests():
+        if dataset not in shipped_manifests() or "/" in dataset:  # a list is of several data sets
             raise ManifestError(
                 f"{dataset}: no data set of that id is shipped; leave --dataset out, or give one of "
                 + ", ".join(name for name in shipped_manifests() if "/" not in name),
@@ -125,7 +134,11 @@ def _described(
         manifest = read_shipped(dataset)
         return replace(manifest, name=short, labels=labels, status="Imported from a folder in nnU-Net's form.")
     told = content.get("licence", content.get("license"))
-    licence = Fact(None) if not isinstance(told, str) or not told.isprintable() else Fact(told, "medium", (_SOURCE,))
+    licence = (
+        Fact(None)
+        if not isinstance(told, str) or not told.strip() or not told.isprintable()
+        else Fact(told, "medium", (_SOURCE,))
+    )
     title = content.get("name") if isinstance(content.get("name"), str) else short
     card = DatasetCard(
         id=short.lower(),
@@ -153,8 +166,11 @@ def _held_out(folder: Path) -> frozenset[str]:
         return frozenset()
     try:
         folds = json.loads(path.read_text(encoding="utf-8-sig"))
-        return frozenset(map(str, folds[0]["val"]))
-    except (ValueError, LookupError, TypeError, OSError) as error:
+        held = folds[0]["val"]
+        if not isinstance(held, list) or not all(isinstance(name, str) for name in held):
+            raise TypeError("val is no list of names")
+        return frozenset(held)
+    except (ValueError, LookupError, TypeError, RecursionError, OSError) as error:
         raise ManifestError(
             "splits_final.json: not a list such as [{'train': [...], 'val': [...]}]; repair it, or take it away",
             code="nnunet.splits",

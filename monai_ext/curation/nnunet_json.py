@@ -4,9 +4,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from monai_ext.base import ManifestError
+from monai_ext.base import ManifestError, plain_name
 from monai_ext.manifests import Manifest, ManifestEntry
 
+_NUMBER = re.compile("[0-9]{1,5}")
 FOLDER_NAME = re.compile(r"Dataset([0-9]{3})_([A-Za-z0-9][A-Za-z0-9_.+-]*)")
 
 
@@ -33,29 +34,57 @@ def channel_names(content: Mapping[str, Any]) -> dict[int, str]:
         ManifestError: there are none.
     """
     names = content.get("channel_names", content.get("modality"))
-    if not isinstance(names, dict) or not names or not all(str(key).isdecimal() for key in names):
+    if not isinstance(names, dict) or not names or not all(re.fullmatch("[0-9]{1,4}", key) for key in names):
         raise ManifestError(
             "dataset.json: no channel_names such as {'0': 'CT'}; add them as nnU-Net v2 wants them",
             code="nnunet.channel_names",
         )
-    return {int(key): str(name)[:40] for key, name in names.items()}
+    channels = {int(key): str(name)[:40] for key, name in names.items()}
+    for number, name in channels.items():
+        if not name or not name.isprintable():
+            raise ManifestError(
+                f"dataset.json: channel {number} is called {name!r}; give it a name such as 'CT'",
+                code="nnunet.channel_names",
+            )
+    return channels
 
 
 def label_names(content: Mapping[str, Any]) -> dict[int, str]:
     """Return the names of the label values, as far as they have one each.
 
     Raises:
-        ManifestError: there are no labels.
+        ManifestError: there are no labels, or two of one value, or one that is no whole number.
     """
     labels = content.get("labels")
     if not isinstance(labels, dict) or not labels:
         raise ManifestError(
             "dataset.json: no labels such as {'background': 0, 'liver': 1}; add them", code="nnunet.labels"
         )
-    # Regions are lists of several values, which have no name each.
-    single = {value: name for name, value in labels.items() if isinstance(value, int) and not isinstance(value, bool)}
-    if not single and all(str(key).isdecimal() and isinstance(name, str) for key, name in labels.items()):
-        single = {int(key): name for key, name in labels.items()}  # the other way round, as v1 has it
+    if all(
+        _NUMBER.fullmatch(key) and isinstance(name, str) and not _NUMBER.fullmatch(name) for key, name in labels.items()
+    ):
+        pairs = [(int(key), name) for key, name in labels.items()]  # the other way round, as v1 has it
+    else:
+        # Regions are lists of several values, which have no name each.
+        pairs = [(value, name) for name, value in labels.items() if not isinstance(value, list)]
+    single: dict[int, str] = {}
+    for value, name in pairs:
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 100_000:
+            raise ManifestError(
+                f"dataset.json: label {plain_name(name)[:40]!r} is {str(value)[:20]!r}; give a whole number from 0 to "
+                "99999, or a list of them for a region",
+                code="nnunet.labels",
+            )
+        if not name or not name.isprintable():
+            raise ManifestError(
+                f"dataset.json: label {value} is called {plain_name(name)[:40]!r}; give it a name", code="nnunet.labels"
+            )
+        if single.setdefault(value, name) != name:
+            raise ManifestError(
+                f"dataset.json: label {value} is called {single[value][:40]!r} and {name[:40]!r}; give each its own "
+                "number",
+                code="nnunet.label_twice",
+            )
     return dict(sorted(single.items()))
 
 
@@ -73,7 +102,7 @@ def labels_without_gaps(manifest: Manifest, entries: Sequence[ManifestEntry], na
             "such as {'0': 'background', '1': 'liver'}",
             code="nnunet.labels",
         )
-    labels = {0: "background", **names[0]}
+    labels = {**names[0], 0: "background"}  # whatever it is called here: nnU-Net wants this name
     if len(set(labels.values())) < len(labels):
         raise ManifestError(
             f"{name}: two labels have one name, and nnU-Net tells them apart by it; give each its own",

@@ -7,7 +7,7 @@ from pathlib import Path
 from posixpath import normpath
 from typing import Any
 
-from monai_ext.base import ManifestError, case_id, inside, told_apart
+from monai_ext.base import ManifestError, case_id, inside, plain_name, told_apart
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def load_datalist(path: Path) -> dict[str, Any]:
     """
     try:
         # Editors on Windows put a byte order mark before it.
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_object)
     except FileNotFoundError as error:
         raise ManifestError(f"{path.name}: no such datalist; check the path", code="manifest.missing") from error
     except OSError as error:
@@ -91,11 +91,34 @@ def load_datalist(path: Path) -> dict[str, Any]:
         raise ManifestError(
             f"{path.name}: not valid JSON ({error}); repair it or export it again", code="manifest.json"
         ) from error
+    except _TwiceError as error:
+        raise ManifestError(
+            f"{path.name}: {error} stands twice in one object, so that one of the two would be lost; join them",
+            code="manifest.key_twice",
+        ) from error
+    except ValueError as error:  # of Python's, which reads no number of more than 4300 digits
+        raise ManifestError(
+            f"{path.name}: a number in it has too many digits to be read; correct it", code="manifest.json"
+        ) from error
     if not isinstance(content, dict):
         raise ManifestError(
             f"{path.name}: a datalist is an object such as {{'training': [...]}}, not a {type(content).__name__}",
             code="manifest.form",
         )
+    return content
+
+
+class _TwiceError(ValueError):
+    """A key that stands twice in one object."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # Python keeps the last of equal keys: of two lists joined by hand, the first would be gone without a word.
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise _TwiceError(repr(plain_name(twice)[:40]))
     return content
 
 

@@ -1,6 +1,7 @@
 """The entries of a manifest: what is wrong with one, and with all of them together."""
 
 from collections.abc import Collection, Mapping, Sequence
+from posixpath import normpath
 from typing import Any
 
 from monai_ext.base import ManifestError, plain_name
@@ -176,7 +177,7 @@ def _in_two_splits(entries: Sequence[ManifestEntry]) -> list[ManifestError]:
     problems = []
     for what, code, key in (
         ("patient", "manifest.patient_in_two_splits", lambda entry: entry.patient),
-        ("image", "manifest.image_in_two_splits", lambda entry: entry.image),
+        ("image", "manifest.image_in_two_splits", lambda entry: normpath(entry.image)),
     ):
         first: dict[Any, ManifestEntry] = {}
         for entry in entries:

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -74,7 +75,8 @@ def _compiled(rule: Mapping[str, Any]) -> Callable[[Any], bool]:
             return False
         if isinstance(value, str):
             return len(value) <= longest and (search is None or search(value) is not None)
-        return least is None or (isinstance(value, int | float) and math.isfinite(value) and value >= least)
+        # Neither NaN nor infinite, nor an integer that no float can hold.
+        return least is None or (isinstance(value, int | float) and least <= value <= sys.float_info.max)
 
     return fits
 

@@ -98,3 +98,48 @@ def test_what_cannot_be_is_one_sentence_and_exit_code_2(
         assert sentence in told.replace("\n", " ")
         assert "Traceback" not in told
     assert not (spleens / "out.json").exists()
+
+
+def test_nothing_that_is_read_from_is_replaced(
+    spleens: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(capsys, monkeypatch, "build", spleens, "--jobs", 0)[0] == 0
+    path, scan, other = spleens / "manifest.json", spleens / "imagesTr/spleen_2.nii.gz", spleens / "dataset.json"
+    other.write_text("{}")
+    (spleens / "link.json").symlink_to(path)
+    before = {file: file.read_bytes() for file in (path, scan, other)}
+    for out in (path, spleens / "link.json", spleens / "imagesTr" / ".." / "manifest.json"):
+        for words in (
+            ("kshot", path, "--shots", 1, "--out", out),
+            ("mix", path, "--out", out),
+            ("build", spleens, "--jobs", 0, "--dataset", path, "--out", out),
+            ("verify", path, "--jobs", 0, "--report", out),
+            ("leakage", path, "--jobs", 0, "--report", out),
+            ("summary", path, "--jobs", 0, "--html", out),
+        ):
+            code, told = run(capsys, monkeypatch, *words)
+            assert (code, told) == (
+                2,
+                f"error: {out.name}: it is read from, and would be replaced; give another name to write\n",
+            )
+    for out, sentence in (
+        (scan, "spleen_2.nii.gz: a manifest is a .json file; name it so"),
+        (other, "dataset.json: a file that is no manifest is there already; give another name, or take it away"),
+    ):
+        for words in (
+            ("kshot", path, "--shots", 1, "--out", out),
+            ("mix", path, "--out", out, "--root", spleens),
+            ("build", spleens, "--jobs", 0, "--out", out),
+        ):
+            assert run(capsys, monkeypatch, *words) == (2, f"error: {sentence}\n")
+    assert {file: file.read_bytes() for file in before} == before
+
+
+def test_a_report_that_cannot_be_written_is_told_before_the_scans_are_read(
+    spleens: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(capsys, monkeypatch, "build", spleens, "--jobs", 0)[0] == 0
+    path = spleens / "manifest.json"
+    for verb, option in (("verify", "--report"), ("leakage", "--report"), ("summary", "--html")):
+        code, told = run(capsys, monkeypatch, verb, path, "--jobs", 0, option, path / "page.html")
+        assert (code, told) == (2, "error: manifest.json: is no folder; choose a writable output folder\n")

@@ -76,6 +76,16 @@ def test_the_folder_may_be_below_the_root(toys: Path) -> None:
     assert {entry.image.split("/")[:2][1] for entry in summary.manifest.entries} == {"imagesTr", "imagesTs"}
 
 
+def test_no_file_name_steers_the_terminal(toys: Path) -> None:
+    for name in ("a\nb.nii.gz", "a\x1b[31m.nii.gz", "a\x9b31m.nii.gz", "notes.\x1b[31m"):
+        (toys / "imagesTr" / name).write_bytes(b"x")
+    (toys / "imagesTr" / "c\x1b[31m").symlink_to(toys.parent)
+    summary = run(toys)
+    assert sorted(problem.case for problem in summary.problems) == ["a_31m", "a_[31m", "a_b", "c_[31m"]
+    assert all(problem.sentence.startswith(f"{problem.case}: ") for problem in summary.problems)
+    assert all(ending.isprintable() for ending in summary.other)
+
+
 def test_what_is_wrong_with_files_is_told_and_the_rest_goes_on(
     toys: Path, write_label: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -85,6 +85,44 @@ def test_a_scan_of_two_lists_is_taken_once(listing, tmp_path):
     assert (len(summary.manifest.entries), summary.twice) == (3, 3)
 
 
+def test_a_scan_is_the_same_however_its_path_is_written(listing, tmp_path):
+    plain = listing("lidc", 3, "a")
+    parts = [MixPart(plain), MixPart(listing("lidc", 3, "b", "other", image="./imagesTr//a_{number}.nii.gz"), None)]
+    parts[1] = replace(parts[1], root=plain.parent)
+    summary = mix_manifests(parts, tmp_path / "mix.json")
+    assert (len(summary.manifest.entries), summary.twice) == (3, 3)
+
+
+def test_a_label_that_only_a_later_part_has_is_kept(listing, tmp_path):
+    bare = listing("lidc", 2, "a")
+    kinds = [listing("lidc", 2, "a", name, label=f"{name}/a_{{number}}.nii.gz") for name in ("lungs", "nodules")]
+    parts = [MixPart(path, root=bare.parent) for path in (bare, *kinds)]
+    summary = mix_manifests(parts, tmp_path / "mix.json")
+    assert [entry.label for entry in summary.manifest.entries] == [f"lidc/lungs/a_{n}.nii.gz" for n in (1, 2)]
+    assert "2 scans have another label in another part; that of the first part given is kept" in summary.notes
+
+
+def test_a_scan_in_two_splits_is_told_by_the_id_that_its_owner_gave(listing, tmp_path):
+    path = listing("lidc", 1, "a")
+    again = replace(MixPart(listing("lidc", 1, "a", "test", split="test")), root=path.parent)
+    with pytest.raises(ManifestError, match=r"^a_1: its image is in training of one part and in test of another; keep"):
+        mix_manifests([MixPart(path), again], tmp_path / "mix.json")
+    assert len(mix_manifests([MixPart(path), again], tmp_path / "mix.json", splits=["test"]).manifest.entries) == 1
+
+
+def test_two_folders_that_number_their_patients_alike_are_told(listing, tmp_path):
+    parts = [MixPart(listing("lidc", 2, f"scan{n}", f"centre_{n}", group="p{number}")) for n in (1, 2)]
+    (note,) = mix_manifests(parts, tmp_path / "mix.json").notes
+    assert note.startswith("2 patients are named by several parts, such as that of scan1_1, and each is taken for one;")
+
+
+def test_a_folder_that_is_not_there_is_told(listing, tmp_path):
+    part = MixPart(listing("lidc", 1, "a"))
+    for some, root in (([replace(part, root=tmp_path / "none")], None), ([part], tmp_path / "none")):
+        with pytest.raises(ManifestError, match=r"^none: no such folder; give the one that the paths start from"):
+            mix_manifests(some, tmp_path / "mix.json", root=root)
+
+
 def test_one_file_is_of_one_data_set(listing, tmp_path):
     parts = [MixPart(listing("lidc", 1, "a")), MixPart(listing("luna16", 1, "a"), root=tmp_path / "lidc")]
     with pytest.raises(ManifestError, match=r"^a_1: one file is of lidc here and of luna16 there"):
@@ -116,6 +154,7 @@ def test_shares_alone_keep_their_ratio(listing, tmp_path):
     [
         (("60%", "50%"), ManifestError, r"the shares add up to 110%; give smaller ones"),
         (("100%", None), ManifestError, r"add up to 100%, which leaves nothing for the other parts"),
+        (("0", "0%"), ManifestError, r"^every weight is 0, so that no scan could be drawn; give one part a factor"),
         (("-1", None), SettingError, r"^manifest.json=-1: no weight; give a factor such as 2.5 or a share"),
         (("nan", None), SettingError, r"no weight"),
         (("1e999", None), SettingError, r"no weight"),
@@ -144,6 +183,29 @@ def test_what_a_licence_filter_refuses_is_counted_with_the_reason(listing, tmp_p
     assert summary.refused["segthor"] == ("licence unknown", 2)
     with pytest.raises(ManifestError, match=r"nothing is left for the mix \(segthor: commercial use: unknown\); relax"):
         mix_manifests(parts[2:3], tmp_path / "none.json", commercial_ok=True)
+
+
+def test_weights_that_no_number_holds_together_are_told(listing, tmp_path):
+    with pytest.raises(ManifestError, match=r"^the weights are too large to be added up; give smaller ones"):
+        mix_manifests([MixPart(listing("lidc", 3, "a", weight=1e308), "30%")], tmp_path / "mix.json")
+
+
+@pytest.mark.parametrize(
+    ("licence", "confidence", "commercial_ok", "reason"),
+    [
+        ("CC-BY-NC-4.0", "high", True, "commercial use: yes, but licence CC-BY-NC-4.0, which forbids it"),
+        (None, "high", True, "commercial use: yes, but licence unknown"),
+        ("CC-BY-4.0", "low", True, "licence CC-BY-4.0, but with low confidence"),
+        ("CC-BY-4.0", "low", False, "licence CC-BY-4.0, but with low confidence"),
+    ],
+)
+def test_a_licence_that_is_not_sure_is_no_permission(listing, tmp_path, licence, confidence, commercial_ok, reason):
+    path = listing("luna16", 1, "a")
+    relicensed(path, licence, confidence)
+    parts = [MixPart(path), MixPart(listing("totalsegmentator", 1, "b"))]
+    licences = () if commercial_ok else ["CC-BY-4.0"]
+    summary = mix_manifests(parts, tmp_path / "mix.json", commercial_ok=commercial_ok, licences=licences)
+    assert summary.refused == {"luna16": (reason, 1)}
 
 
 def test_splits_and_data_sets_are_chosen(listing, tmp_path):
@@ -207,11 +269,11 @@ def test_sets_that_share_scans_are_told(listing, tmp_path):
     assert [(pair.first, pair.second) for pair in summary.shared] == [("lidc", "luna16")]
 
 
-def relicensed(path: Path, licence: str) -> Path:
+def relicensed(path: Path, licence: str | None, confidence: str = "high") -> Path:
     manifest = read_manifest(path)
     (name,) = manifest.datasets
     card = manifest.datasets[name]
-    card = replace(card, facts={**card.facts, "licence": Fact(licence, "high", ("ZOO-luna",))})
+    card = replace(card, facts={**card.facts, "licence": Fact(licence, confidence, ("ZOO-luna",))})
     write_manifest(path, replace(manifest, datasets={name: card}))
     return path
 

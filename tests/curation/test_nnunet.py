@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from monai_ext.base import ManifestError
+from monai_ext.base import ManifestError, WriteError
 from monai_ext.curation import export_nnunet, import_nnunet
 from monai_ext.manifests import read_manifest, write_manifest
 
@@ -118,7 +118,14 @@ def test_what_cannot_be_trained_on_is_left_out_and_counted(raw, tmp_path):
         ({"file_ending": "/../x"}, "no file_ending such as '.nii.gz'"),
         ({"channel_names": ["CT"]}, "no channel_names such as"),
         ({"channel_names": {"1": "T1"}}, r"no channel 0; it has 1 \(T1\)"),
+        ({"channel_names": {"9" * 5000: "CT"}}, "no channel_names such as"),
+        ({"channel_names": {"0": "C\nT"}}, r"channel 0 is called 'C\\nT'; give it a name"),
         ({"labels": {}}, "no labels such as"),
+        ({"labels": {"background": 0, "liver": 1, "spleen": 1}}, "label 1 is called 'liver' and 'spleen'; give each"),
+        ({"labels": {"background": 0, "liver": 1.0}}, r"label 'liver' is '1\.0'; give a whole number from 0"),
+        ({"labels": {"background": 0, "liver": -1}}, "label 'liver' is '-1'; give a whole number from 0"),
+        ({"labels": {"background": "0", "liver": "1"}}, "label 'background' is '0'; give a whole number"),
+        ({"labels": {"background": 0, "": 1}}, "label 1 is called ''; give it a name"),
     ],
 )
 def test_a_wrong_dataset_json_is_one_sentence(raw, change, sentence):
@@ -130,9 +137,10 @@ def test_a_wrong_dataset_json_is_one_sentence(raw, change, sentence):
 def test_a_wrong_folder_is_one_sentence(raw, tmp_path):
     with pytest.raises(ManifestError, match=r"^raw: no dataset.json in it; give a folder in nnU-Net's form"):
         import_nnunet(raw.parent, raw / "manifest.json")
-    (raw / "splits_final.json").write_text("[]")
-    with pytest.raises(ManifestError, match=r"^splits_final.json: not a list such as"):
-        import_nnunet(raw, raw / "manifest.json")
+    for content in ("[]", "[" * 100_000, '[{"val": "spleen_2"}]', '[{"val": [["spleen_2"]]}]'):
+        (raw / "splits_final.json").write_text(content)
+        with pytest.raises(ManifestError, match=r"^splits_final.json: not a list such as"):
+            import_nnunet(raw, raw / "manifest.json")
     (raw / "splits_final.json").unlink()
     (tmp_path / "lists").mkdir()
     with pytest.raises(ManifestError, match=r"^Dataset009_Spleen: its scans lie outside the root"):
@@ -140,6 +148,44 @@ def test_a_wrong_folder_is_one_sentence(raw, tmp_path):
     (raw / "dataset.json").write_text(json.dumps({**SPLEEN, "file_ending": ".nrrd"}))
     with pytest.raises(ManifestError, match=r"no image such as imagesTr/CASE_0000.nrrd; check file_ending"):
         import_nnunet(raw, raw / "manifest.json")
+
+
+def test_cases_that_only_the_split_names_are_told(raw):
+    (raw / "splits_final.json").write_text(json.dumps([{"train": [], "val": ["spleen_2", "spleen_3", "liver_1"]}]))
+    (raw / "labelsTr/spleen_3.nii.gz").unlink()
+    result = import_nnunet(raw, raw / "manifest.json")
+    assert result.left_out == {
+        "an image of imagesTr without a label": ["spleen_3"],
+        "named by splits_final.json, but no case of imagesTr": ["liver_1"],
+    }
+    assert [entry.id for entry in result.manifest.entries if entry.split == "validation"] == ["spleen_2"]
+
+
+def test_a_list_of_data_sets_is_no_data_set(raw):
+    with pytest.raises(ManifestError, match=r"^lists/voco_10k: no data set of that id is shipped"):
+        import_nnunet(raw, raw / "manifest.json", dataset="lists/voco_10k")
+
+
+def test_an_empty_licence_is_none(raw):
+    (raw / "dataset.json").write_text(json.dumps({**SPLEEN, "licence": ""}))
+    assert import_nnunet(raw, raw / "manifest.json").manifest.datasets["spleen"].licence == "unknown"
+
+
+def test_the_list_of_cases_replaces_no_file_of_nnunet(raw):
+    with pytest.raises(ManifestError, match=r"^dataset.json: a file that is no manifest is there already"):
+        import_nnunet(raw, raw / "dataset.json")
+
+
+def test_label_0_is_the_background_whatever_it_is_called(raw, tmp_path):
+    exported(raw, tmp_path, labels={0: "air", 1: "spleen"})
+    told = json.loads((tmp_path / "Dataset001_A" / "dataset.json").read_text())
+    assert told["labels"] == {"background": 0, "spleen": 1}
+
+
+def test_a_place_where_no_folder_can_be_made_is_told(raw):
+    import_nnunet(raw, raw / "manifest.json")
+    with pytest.raises(WriteError, match=r"^(Dataset001_A: could not|proc: cannot) be written.*; .*choose a writable"):
+        export_nnunet(raw / "manifest.json", "/proc/Dataset001_A")  # where even root makes no folder
 
 
 def test_regions_have_no_names_and_other_channels_can_be_taken(raw):

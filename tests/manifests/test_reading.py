@@ -43,6 +43,11 @@ BAD_ENTRIES = {
     "id with a folder": ({**ENTRY, "id": "Doe/a"}, "manifest.id", "id is 'Doe/a'; give a plain name"),
     "hidden id": ({**ENTRY, "id": ".a"}, "manifest.id", "give a plain name"),
     "long id": ({**ENTRY, "id": "a" * 121}, "manifest.id", "at most 120 characters"),
+    "line break after the id": ({**ENTRY, "id": "a\n"}, "manifest.id", "id is 'a\\n'; give a plain name"),
+    "control character of 8 bits": ({**ENTRY, "id": "a\x9b31m"}, "manifest.id", "id is 'a\\x9b31m'; give a plain name"),
+    "line break after the path": ({**ENTRY, "image": "a.nii\n"}, "manifest.path", "control character"),
+    "line break after the patient": ({**ENTRY, "group": "p3\n"}, "manifest.group", "group is 'p3\\n'; give"),
+    "line break after the checksum": ({**ENTRY, "sha256": "0f" * 32 + "\n"}, "manifest.sha256", "give 64 lower-case"),
     "number as id": ({**ENTRY, "id": 7}, "manifest.id", "id is 7; give a plain name"),
     "set": ({**ENTRY, "dataset": ["x"]}, "manifest.dataset", "dataset is ['x']; give the key"),
     "group": ({**ENTRY, "group": 3}, "manifest.group", "group is 3; give the patient's name in this list as text"),
@@ -120,9 +125,11 @@ def test_an_entry_that_cannot_be_is_told_by_its_place(good, write_json, name):
 
 
 def test_no_number_is_no_weight(good, write_json):
-    for value in (float("nan"), float("inf")):
+    for value in (float("nan"), float("inf"), 10**400):
         good["training"][1]["weight"] = value
-        with pytest.raises(ManifestError, match=r"training\[1\] \(spleen_3\): weight is (nan|inf); give a finite"):
+        with pytest.raises(
+            ManifestError, match=r"training\[1\] \(spleen_3\): weight is (nan|inf|10+\.\.\.); give a finite"
+        ):
             read_manifest(write_json(good))
 
 
@@ -141,7 +148,7 @@ def test_what_is_wrong_between_entries_is_told_for_each(good, write_json):
     good["training"].append({**ENTRY, "id": "Spleen_2"})
     good["training"].append({**ENTRY, "id": "liver_5b", "dataset": "livers", "group": "p3"})
     good["validation"] = [{**ENTRY, "id": "again", "image": "imagesTr/2.nii.gz", "dataset": "kidneys"}]
-    good["unassigned"].append({**ENTRY, "id": "again", "image": "imagesTr/2.nii.gz"})
+    good["unassigned"].append({**ENTRY, "id": "again", "image": "./imagesTr//2.nii.gz"})
     manifest, problems = sift_manifest(write_json(good))
     assert [problem.code for problem in problems] == [
         "manifest.dataset",
@@ -170,6 +177,7 @@ def test_what_is_wrong_between_entries_is_told_for_each(good, write_json):
         ({"datasets": []}, r"datasets: is list, not object"),
         ({"training": {"/data/Doe^J/ct.nii": 1}}, r"training: is dict, not array"),
         ({"Training": []}, r"the file: has 'Training', which is none of schema_version, name"),
+        ({"name": "broken\n"}, r"name: 'broken\\n' does not match"),
         ({"name": "no name"}, r"name: 'no name' does not match"),
         ({"labels": {"spleen": 1}}, r"labels: "),
     ],
