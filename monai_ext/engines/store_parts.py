@@ -75,7 +75,7 @@ def store_weights(
         ``(items,)``; the weights of the manifest, 1 for scans that were prepared without one.
 
     Raises:
-        SettingError: a data set of the store has no share, or a share has no data set.
+        SettingError: a data set of the store has no share, or a share has no data set, or no scan to be drawn.
     """
     index = VolumeStore(store).index
     rows = np.array([index.rows[item["image"]] for item in items], np.int64)
@@ -85,12 +85,25 @@ def store_weights(
     _check_names(index, dataset_weights)
     for name, share in dataset_weights.items():
         its = index.datasets[rows] == name
-        weights[its] *= share / (weights[its].sum() or 1)
+        total = weights[its].sum()
+        if share and not total:  # the others would be drawn in its place, and nobody told
+            raise SettingError(
+                f"dataset_weights: {name!r} has a share of {share:g} and no scan to train on, as its scans are held "
+                "out or in the test list, or have weight 0 in their manifest; give it 0, or prepare more of its scans",
+                code="setting.dataset_weights",
+            )
+        weights[its] *= share / (total or 1)
     return weights
 
 
 def _check_names(index: StoreIndex, shares: Mapping[str, float]) -> None:
     known = set(index.datasets.tolist())
+    if not isinstance(shares, Mapping):
+        raise SettingError(
+            f"dataset_weights: {shares!r} gives no data set a share; give a number of 0 or more for each of "
+            f"{', '.join(map(repr, sorted(known)))} as in {dict.fromkeys(sorted(known), 1)}",
+            code="setting.dataset_weights",
+        )
     problems: list[tuple[Literal["no", "an unknown", "a wrong"], set[str]]] = [
         ("no", known - set(shares)),
         ("an unknown", set(shares) - known),
@@ -99,7 +112,7 @@ def _check_names(index: StoreIndex, shares: Mapping[str, float]) -> None:
     for what, names in problems:
         if names:
             raise SettingError(
-                f"dataset_weights: {what} share for {', '.join(map(repr, sorted(names)))}; give a number of 0 or more "
+                f"dataset_weights: {what} share for {', '.join(sorted(map(repr, names)))}; give a number of 0 or more "
                 f"for each of {', '.join(map(repr, sorted(known)))} ('' is what was prepared without a manifest)",
                 code="setting.dataset_weights",
             )

@@ -28,7 +28,8 @@ class VisitPlan(Sampler[Draw]):
             volumes: the batch or more. 0 lets all crops of a visit follow one another.
 
     Raises:
-        SettingError: no volume has a weight, a weight is negative, or a number is not a whole one in its range.
+        SettingError: no volume has a weight, a weight is negative, a number is not a whole one in its range, or a
+            visit is longer than an epoch.
     """
 
     def __init__(
@@ -40,13 +41,21 @@ class VisitPlan(Sampler[Draw]):
                 raise SettingError(
                     f"{name}: {value!r} is not a whole number from {least} on; correct it", code="setting.visits"
                 )
-        if not all(is_number(weight, 0) for weight in weights) or not sum(weights) > 0:
+        if crops_per_visit > draws:  # an epoch would be one visit to one volume, and longer than was asked for
+            raise SettingError(
+                f"crops_per_visit: {crops_per_visit} is more than the {draws} crops of an epoch; give {draws} or "
+                "fewer, or more crops an epoch",
+                code="setting.visits",
+            )
+        if not all(is_number(weight, 0) for weight in weights) or not any(weights):
             raise SettingError(
                 f"weights: the {len(weights)} volumes need weights of 0 or more, and one above 0; correct the weights "
                 "of the manifest or of the data sets, or prepare at least one scan",
                 code="setting.weights",
             )
         self.weights = np.asarray(weights, np.float64)
+        # By a power of two, which changes no digit: sums of the largest numbers are infinite, parts of the smallest 0.
+        self.weights = np.ldexp(self.weights, -np.frexp(self.weights.max())[1])
         self.draws, self.seed = int(draws), seed
         self.crops_per_visit, self.spread = int(crops_per_visit), int(spread)
         self.epoch = 0

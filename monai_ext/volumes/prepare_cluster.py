@@ -8,6 +8,7 @@ import re
 import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
@@ -171,11 +172,19 @@ def run_on_cluster(
         if isinstance(error, KilledWorker):
             suspects.append(job)
         else:
-            yield future.result() if error is None else failed(job, error)
+            yield _gathered(future) if error is None else failed(job, error)
     for suspect in suspects:
         for job, future in _finished(client, work, [suspect], tell):
             error = future.exception()
-            yield future.result() if error is None else failed(job, error)
+            yield _gathered(future) if error is None else failed(job, error)
+
+
+def _gathered(future: Any) -> Any:
+    # Jobs do not raise, and this one has ended well: what fails is the way of its result through the scheduler.
+    try:
+        return future.result()
+    except (OSError, CancelledError) as error:
+        raise _lost() from error
 
 
 def _finished(

@@ -1,12 +1,14 @@
 """Preparing one scan, unless the store has it or another run is at it; nothing it does raises."""
 
+from dataclasses import replace
+
 from monai_ext.base import InputError, ManifestError, StoreError
 from monai_ext.volumes.checksums import source_checksum
 from monai_ext.volumes.prepare_job import Job, Outcome
 from monai_ext.volumes.prepare_volume import read_volume
 from monai_ext.volumes.store_chunks import verify_files
 from monai_ext.volumes.store_lock import locked
-from monai_ext.volumes.store_record import StoreRecord
+from monai_ext.volumes.store_record import Origin, StoreRecord
 from monai_ext.volumes.store_sidecar import read_record, sidecar_path
 from monai_ext.volumes.store_write import put_origin, put_volume
 
@@ -44,8 +46,21 @@ def _prepare(job: Job) -> Outcome:
             return Outcome(volume_id, "skipped")
         put_origin(job.store, record, job.source.origin)
         return Outcome(volume_id, "done")
-    put_volume(job.store, read_volume(job, image_sha256, label_sha256))
+    volume = read_volume(job, image_sha256, label_sha256)
+    if volume.origin is None:
+        volume = replace(volume, origin=_known_origin(job, image_sha256))
+    put_volume(job.store, volume)
     return Outcome(job.id, "done")
+
+
+def _known_origin(job: Job, image_sha256: str) -> Origin | None:
+    """Return what a manifest said of this very scan, which other settings, labels or lost data do not change."""
+    try:
+        record = read_record(sidecar_path(job.store, job.id))
+    except StoreError:
+        return None
+    same = (record.source_root, record.source, record.source_sha256)
+    return record.origin if same == (job.root_mark, job.source.relative, image_sha256) else None
 
 
 def _checksums(job: Job) -> tuple[str, str | None]:

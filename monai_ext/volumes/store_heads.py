@@ -45,9 +45,11 @@ def _sources(folder: Path) -> Iterator[tuple[str, tuple[str, str]]]:
                 head = handle.read(_HEAD).decode(errors="replace")
         except OSError:
             head = ""  # reading it whole will tell
-        found = _SOURCE.search(head) if head.startswith(_START) else None
+        name = path.name.removesuffix(".json")
+        # A copy of another volume's sidecar would give that one's scan a second name: reading it whole refuses it.
+        found = _SOURCE.search(head) if head.startswith(f"{_START}{json.dumps(name)},\n") else None
         if found:
-            yield path.name.removesuffix(".json"), (json.loads(found[2]), json.loads(found[1]))
+            yield name, (json.loads(found[2]), json.loads(found[1]))
             continue
         try:
             record = read_record(path)

@@ -82,8 +82,23 @@ def test_weights_come_from_the_manifest_or_by_data_set(store: str) -> None:
         ({"big": 1, "small": 1, "": 1, "msd": 1}, "an unknown share for 'msd'"),
         ({"big": -1, "small": 1, "": 1}, "a wrong share for 'big'"),
         ({"big": 1, "small": "2", "": 1}, "a wrong share for 'small'"),
+        ({"big": 1, "small": 1, "": 1, "msd": 1, 3: 1}, "an unknown share for 'msd', 3"),
+        ("big", "'big' gives no data set a share"),
+        ([1, 2], r"\[1, 2\] gives no data set a share"),
     ],
 )
 def test_shares_that_do_not_fit_the_store_are_said(store: str, shares: dict[str, float], words: str) -> None:
     with pytest.raises(SettingError, match=rf"^dataset_weights: {words}; give .* each of '', 'big', 'small' "):
         store_weights(store, store_items(store, "train"), shares)
+
+
+def test_share_of_a_data_set_without_training_scans_is_said(tmp_path: Path, add_volume: Callable[..., None]) -> None:
+    for number in range(4):
+        add_volume(tmp_path / "s", f"a{number}", number, origin=Origin("a", "CC0-1.0", f"p{number}", "training"))
+        add_volume(tmp_path / "s", f"b{number}", number, origin=Origin("b", "CC0-1.0", f"p{number}", "test"))
+        add_volume(tmp_path / "s", f"c{number}", number, origin=Origin("c", "CC0-1.0", f"p{number}", "training", 0))
+    items = store_items(str(tmp_path / "s"), "train", 0)
+    for name in ("b", "c"):
+        with pytest.raises(SettingError, match=rf"^dataset_weights: '{name}' has a share of 2 and no scan to train on"):
+            store_weights(str(tmp_path / "s"), items, {"a": 1, "b": 0, "c": 0, name: 2})
+    assert store_weights(str(tmp_path / "s"), items, {"a": 1, "b": 0, "c": 0}).sum() == pytest.approx(1)

@@ -162,3 +162,16 @@ def test_weights_that_cannot_be_are_said(weights: list[Any]) -> None:
 def test_numbers_that_cannot_be_are_said(name: str, value: float) -> None:
     with pytest.raises(SettingError, match=rf"^{name}: {value} is not a whole number from [01] on"):
         VisitPlan([1], **{"draws": 8, name: value})
+
+
+def test_visit_longer_than_an_epoch_is_said() -> None:
+    with pytest.raises(
+        SettingError, match=r"^crops_per_visit: 9 is more than the 8 crops of an epoch; give 8 or fewer"
+    ):
+        VisitPlan([1, 1], 8, crops_per_visit=9)
+    assert len(VisitPlan([1, 1], 8, crops_per_visit=8)) == 8
+
+
+@pytest.mark.parametrize("unit", [1e308, 1e-320, 5e-324])
+def test_only_proportions_of_weights_count(unit: float) -> None:
+    assert list(VisitPlan([unit] * 5, 40, crops_per_visit=4)) == list(VisitPlan([1] * 5, 40, crops_per_visit=4))

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
@@ -247,6 +248,16 @@ def test_lost_scheduler_is_one_sentence(store, daemons):
         os.killpg(daemons.scheduler.pid, signal.SIGKILL)
         with pytest.raises(SettingError, match=r"^scheduler: the connection was lost, while what is in the store"):
             next(results)
+
+
+@pytest.mark.parametrize("error", [OSError("torn"), CancelledError()])
+def test_scheduler_lost_on_the_way_of_a_result_is_one_sentence(here, monkeypatch, error):
+    def torn(self, timeout=None):
+        raise error
+
+    monkeypatch.setattr(distributed.Future, "result", torn)
+    with pytest.raises(SettingError, match=r"^scheduler: the connection was lost, while what is in the store"):
+        list(run_on_cluster(here, eval, ["1"], failed, silent))
 
 
 def test_scheduler_without_workers_is_waited_for_and_told(store, daemons, monkeypatch):

@@ -147,6 +147,26 @@ def test_list_without_origins_takes_none_away(run, tmp_path):
     assert VolumeStore(tmp_path / "store").record("s1").origin.group == "p1"
 
 
+def test_scan_that_is_redone_keeps_its_origin(run, tmp_path):
+    """Else a lost file and a list without origins would make a licence, a patient and a test list unknown."""
+    run()
+    store = tmp_path / "store"
+
+    def plain(spacing_mm: float) -> list[str]:
+        edges = (spacing_mm, spacing_mm, spacing_mm)
+        return prepare(tmp_path / "data" / "scans", store, workers=0, root=tmp_path / "data", spacing_mm=edges).done
+
+    (store / "l3.b2nd").unlink()
+    assert plain(3) == ["l2", "l3", "s0"]  # two without the labels that the manifest named
+    assert VolumeStore(store).record("l3").origin == Origin("livers", "CC0-1.0", "p3", "test")
+    assert VolumeStore(store).record("s0").origin.weight == 2.5
+    assert plain(4) == ["l2", "l3", "s0", "s1"]
+    assert VolumeStore(store).record("s1").origin.group == "p1"
+    write_scan(tmp_path / "data" / "scans" / "1.nii.gz", 9)  # another scan, of whom nothing is known
+    assert plain(4) == ["s1"]
+    assert VolumeStore(store).record("s1").origin is None
+
+
 def test_declared_checksums_are_compared(run, content, tmp_path):
     data = tmp_path / "data"
     content["training"][0]["sha256"] = sha256_of(data / "scans" / "0.nii.gz")

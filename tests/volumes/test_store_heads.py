@@ -65,6 +65,13 @@ def test_torn_heads_are_passed_over_and_foreign_files_refused(tmp_path):
         stored_sources(tmp_path)
 
 
+def test_copy_of_another_sidecar_gives_no_scan_a_second_name(tmp_path):
+    add(tmp_path, "a", "a.nii")
+    add(tmp_path, "b", "b.nii")
+    (tmp_path / "b.json").write_text((tmp_path / "a.json").read_text())
+    assert stored_sources(tmp_path) == {"a": ("0123abcd", "a.nii")}
+
+
 def test_damage_behind_the_head_is_seen_when_it_is_asked_for(tmp_path):
     add(tmp_path, "a", "a.nii")
     assert has_whole_sidecar(tmp_path, "a")
