@@ -92,11 +92,26 @@ def cluster(scheduler: str, workers: int | None, store: Path) -> Iterator[Any]:
     from distributed import Client
 
     with (
+        _quiet_distributed(),
         _local(workers) if scheduler == "local" else nullcontext(scheduler) as address,
         Client(address, timeout=CONNECT_S, set_as_default=False, name="monai-ext-prepare") as client,
     ):
         _check_workers(client, store)
         yield client
+
+
+@contextmanager
+def _quiet_distributed() -> Iterator[None]:
+    """Keep dask's own reports of lost schedulers and workers, with their tracebacks, from the terminal."""
+    names = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] in ("distributed", "tornado")]
+    levels = {name: logging.getLogger(name).level for name in names}
+    for name in names:
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
 
 
 @contextmanager

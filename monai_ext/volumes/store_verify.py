@@ -20,6 +20,8 @@ from monai_ext.volumes.store_index import list_sidecars
 from monai_ext.volumes.store_record import ChunkedData
 from monai_ext.volumes.store_sidecar import data_path, read_record, sidecar_path
 
+_NOT_OURS = ("store.foreign", "store.version")  # nobody else's file is touched
+
 
 @dataclass(frozen=True)
 class Damage:
@@ -69,12 +71,19 @@ class StoreVerification:
 
     def way_out(self) -> str:
         """Return what to do about the damages, and nothing when there are none."""
-        if not self.damages:
-            return ""
-        return (
-            f"To redo {len(self.damages)} scan(s), give the command again that prepared them; whole ones are skipped:\n"
-            f"  python -m monai_ext prepare SOURCE {self.store}"
-        )
+        foreign = sum(damage.code in _NOT_OURS for damage in self.damages)
+        redone = len(self.damages) - foreign
+        lines = []
+        if foreign:
+            lines.append(
+                f"Sidecars that this version cannot read are left alone by prepare: move {foreign} of them away."
+            )
+        if redone:
+            lines.append(
+                f"To redo {redone} scan(s), give the command again that prepared them; whole ones are skipped:\n"
+                f"  python -m monai_ext prepare SOURCE {self.store}"
+            )
+        return "\n".join(lines)
 
 
 def verify_store(

@@ -75,6 +75,15 @@ def test_every_kind_of_damage_is_found_and_named(folder):
     assert "PLANTED" not in output
 
 
+def test_sidecars_that_prepare_leaves_alone_are_not_promised_to_be_redone(folder):
+    content = json.loads((folder / "c.json").read_text())
+    (folder / "c.json").write_text(json.dumps({**content, "version": 99}))
+    code, output = run("verify", folder)
+    assert code == 1
+    assert "move 1 of them away" in output
+    assert "To redo" not in output
+
+
 def test_damage_outside_the_chunks_and_of_labels_is_found(folder):
     content = bytearray((folder / "c.b2nd").read_bytes())
     content[-1] ^= 1

@@ -1,5 +1,6 @@
 """Preparing on dask.distributed, with schedulers and workers that are real processes."""
 
+import logging
 import os
 import signal
 import socket
@@ -240,7 +241,8 @@ def test_store_is_the_same_by_pool_and_by_cluster(tmp_path, store, daemons, monk
     assert not list(store.glob(".writing-*"))
 
 
-def test_lost_scheduler_is_one_sentence(store, daemons):
+def test_lost_scheduler_is_one_sentence(store, daemons, caplog):
+    level = logging.getLogger("distributed.client").level
     daemons.worker("--nthreads", "1")
     with cluster(daemons.wait(1), None, store) as client:
         results = run_on_cluster(client, eval, ["1", "__import__('time').sleep(60)"], failed, silent)
@@ -248,6 +250,8 @@ def test_lost_scheduler_is_one_sentence(store, daemons):
         os.killpg(daemons.scheduler.pid, signal.SIGKILL)
         with pytest.raises(SettingError, match=r"^scheduler: the connection was lost, while what is in the store"):
             next(results)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert logging.getLogger("distributed.client").level == level  # others hear it again
 
 
 @pytest.mark.parametrize("error", [OSError("torn"), CancelledError()])
