@@ -99,5 +99,5 @@ def leakage(
     console.print(escape(leakage_sentence(summary)), soft_wrap=True)
     if report is not None:
         write(report, summary)
-        typer.echo(f"{report}: {len(summary.pairs)} pairs")
+        typer.echo(f"{report}: {len(summary.pairs)} pair{'s' * (len(summary.pairs) != 1)}")
     raise typer.Exit(summary.exit_code)

@@ -102,7 +102,8 @@ def _sizes_figure(summary: ManifestSummary) -> str:
         low, first, middle, third, high = np.array([np.percentile(some, (0, 25, 50, 75, 100)) for some in values]).T
         axes.hlines(rows, low, high, color="#a9b4be", linewidth=1.5)
         axes.hlines(rows, first, third, color="#2f6f9f", linewidth=7)
-        axes.plot(middle, rows, "|", color="white", markersize=7, markeredgewidth=2)
+        # A point with a white rim: it stays to be seen where all scans are of one size.
+        axes.plot(middle, rows, "o", color="#2f6f9f", markersize=7, markeredgecolor="white", markeredgewidth=1.5)
         axes.set(yticks=rows, yticklabels=names, ylim=(-0.7, len(names) - 0.3))
         axes.set_title(title, fontsize=10)
         axes.set_xlim(left=0)
