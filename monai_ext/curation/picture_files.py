@@ -9,9 +9,7 @@ import numpy as np
 from PIL import Image
 
 from monai_ext.base import InputError, LabelError, ScanError
-
-FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
-_MAX_PIXELS = 80_000_000  # as the readers of pictures allow
+from monai_ext.base.pictures import MAX_PIXELS, PICTURE_FORMATS, check_mask_format, check_mask_size
 
 
 def check_picture(path: Path, case: str, *, whole: bool) -> tuple[int, int]:
@@ -57,19 +55,8 @@ def check_mask(path: Path, case: str, size: tuple[int, int] | None, *, whole: bo
         LabelError: damaged, of another kind or stored with loss, or of another size.
     """
     with _opened(path, case, "mask", LabelError) as image:
-        if image.format == "JPEG":
-            raise LabelError(
-                f"{case}: the mask is a JPEG, which blurs its values; make it again as PNG with 0 and 255",
-                code="label.jpeg",
-                case=case,
-            )
-        if size is not None and image.size != size:
-            sizes = ["x".join(map(str, some)) for some in (image.size, size)]
-            raise LabelError(
-                f"{case}: the mask has {sizes[0]} pixels and the picture {sizes[1]}; give a mask of the picture's size",
-                code="label.shape",
-                case=case,
-            )
+        check_mask_format(image.format, case)
+        check_mask_size(image.size, size, case)
         if whole:
             image.load()
 
@@ -79,21 +66,22 @@ def _opened(path: Path, case: str, what: str, kind: type[InputError]) -> Iterato
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
-                if image.width * image.height > _MAX_PIXELS:
+            with Image.open(path, formats=PICTURE_FORMATS) as image:
+                if image.width * image.height > MAX_PIXELS:
                     raise Image.DecompressionBombError
                 yield image
     except InputError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise kind(
-            f"{case}: the {what} has more than {_MAX_PIXELS} pixels, too many to unpack safely; scale it down",
+            f"{case}: the {what} has more than {MAX_PIXELS} pixels, too many to unpack safely; scale it down",
             code=f"{what}.too_large",
             case=case,
         ) from None
     except Exception:  # Pillow's decoders raise many types for a damaged file, and their messages show paths
         raise kind(
-            f"{case}: the {what} is truncated or damaged, or none of {', '.join(FORMATS)}; copy it again or convert it",
+            f"{case}: the {what} is truncated or damaged, or none of {', '.join(PICTURE_FORMATS)}; copy it again or "
+            "convert it",
             code=f"{what}.unreadable",
             case=case,
         ) from None

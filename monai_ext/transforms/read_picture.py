@@ -12,10 +12,8 @@ from monai.transforms import MapTransform
 from PIL import Image
 
 from monai_ext.base import InputError, LabelError, ScanError
+from monai_ext.base.pictures import MAX_PIXELS, PICTURE_FORMATS, check_mask_format, check_mask_size
 
-# What data sets of pictures use. Fewer decoders are fewer ways for a prepared file to do harm.
-FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
-MAX_PIXELS = 80_000_000  # below where Pillow warns: a small file may unpack to gigabytes
 MASK_KINDS = 16  # different values of a mask: kinds of defects are few, lossy compression makes many
 _SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")
 
@@ -61,21 +59,11 @@ def read_mask(
     path = Path(path)
     case = case or path.stem
     with _opened(path, case, "mask", LabelError) as image:
-        if image.format == "JPEG":
-            raise LabelError(
-                f"{case}: the mask is a JPEG, which blurs its values; make it again as PNG with 0 and 255",
-                code="label.jpeg",
-                case=case,
-            )
+        check_mask_format(image.format, case)
         plain = image if image.mode in ("1", "L", "P", "I", *_SIXTEEN_BITS) else image.convert("L")
         values = np.asarray(plain)
-    if shape is not None and values.shape != tuple(shape):
-        sizes = [f"{width}x{height}" for height, width in (values.shape, shape)]
-        raise LabelError(
-            f"{case}: the mask has {sizes[0]} pixels and the picture {sizes[1]}; give a mask of the picture's size",
-            code="label.shape",
-            case=case,
-        )
+    if shape is not None:
+        check_mask_size((values.shape[1], values.shape[0]), (shape[1], shape[0]), case)
     if (kinds := len(np.unique(values))) > MASK_KINDS:
         raise LabelError(
             f"{case}: the mask has {kinds} different values, so it is not binary or was stored with loss; "
@@ -150,7 +138,7 @@ def _opened(path: Path, case: str, what: str, kind: type[InputError]) -> Iterato
     """Open and decode an image whose size is known to be sane; whatever is wrong with the file is one sentence."""
     try:
         # Only the header is read before the size is known.
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(path, formats=PICTURE_FORMATS) as image:
             _check_header(image, case, what, kind)
             image.load()
             yield image
@@ -166,7 +154,7 @@ def _opened(path: Path, case: str, what: str, kind: type[InputError]) -> Iterato
         raise _too_large(case, what, kind) from error
     except Exception as error:  # Pillow's decoders raise many types for a damaged file
         raise kind(
-            f"{case}: the {what} {path.name} is truncated or damaged, or none of {', '.join(FORMATS)}; "
+            f"{case}: the {what} {path.name} is truncated or damaged, or none of {', '.join(PICTURE_FORMATS)}; "
             "copy it again or convert it",
             code=f"{what}.unreadable",
             case=case,
