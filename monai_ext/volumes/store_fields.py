@@ -49,6 +49,7 @@ def _data_to_json(data: ChunkedData) -> dict[str, Any]:
         "first_chunk": data.start,
         "chunk_bytes": data.packed_sizes,
         "chunk_crc32": data.packed_sums,
+        **({} if data.frame_crc32 is None else {"frame_crc32": data.frame_crc32}),
     }
 
 
@@ -98,9 +99,12 @@ def _data_from_json(content: dict[str, Any], shape: Triple) -> ChunkedData:
         start=int(content["first_chunk"]),
         packed_sizes=content["chunk_bytes"],
         packed_sums=content["chunk_crc32"],
+        frame_crc32=content.get("frame_crc32"),
     )
     # Base64 takes four letters for three bytes; decoding waits until the volume is read.
     packed = 4 * ceil(4 * prod(chunk_grid(shape, data.chunk)) / 3)
+    if not isinstance(data.frame_crc32, int | None):
+        raise TypeError("a checksum that is no number")
     if data.dtype not in DTYPES or {len(data.packed_sizes), len(data.packed_sums)} != {packed}:
         raise ValueError("data that do not fit the shape")
     return data

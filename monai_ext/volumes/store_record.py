@@ -25,6 +25,7 @@ class ChunkedData:
         start: where the first chunk begins; the others follow without a gap.
         packed_sizes: bytes of every compressed chunk, 0 for one of zeros; read :attr:`ends`.
         packed_sums: CRC-32 of every compressed chunk; read :attr:`sums`.
+        frame_crc32: CRC-32 of the rest of the file; ``None`` in stores of before there was one.
     """
 
     dtype: str
@@ -34,6 +35,7 @@ class ChunkedData:
     start: int
     packed_sizes: str
     packed_sums: str
+    frame_crc32: int | None = None
 
     @cached_property
     def ends(self) -> np.ndarray:

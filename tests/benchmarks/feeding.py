@@ -18,14 +18,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from feeding_loaders import BATCH, CROP, CROPS_A_LOAD, FOLDERS, RECIPES, loader, write_files
 from tqdm import tqdm
 
-from monai_ext.volumes.store_chunks import ChunkReader
+from monai_ext.volumes import VolumeStore
 
 
 def drop_pages(folder: Path) -> None:
@@ -85,13 +87,19 @@ def measure(recipe: str, folder: Path, workers: int, cold: bool, seconds: float)
 def touched(folder: Path) -> dict[str, float]:
     """Weigh the chunks that the store's crops touch in an epoch, beside the bytes that the process asks for."""
     sizes: list[int] = []
-    unpack = ChunkReader._unpack
+    crop = VolumeStore.crop
 
-    def watch(self: ChunkReader, packed: memoryview, size: int, *rest: Any) -> None:
-        sizes.append(size)
-        unpack(self, packed, size, *rest)
+    def watch(self: VolumeStore, volume_id: str, start: Sequence[int], size: Sequence[int], *rest: Any) -> np.ndarray:
+        data = self.record(volume_id).image
+        grid = -(-np.array(self.record(volume_id).shape) // data.chunk)
+        box = tuple(
+            slice(first // edge, (first + extent - 1) // edge + 1)
+            for first, extent, edge in zip(start, size, data.chunk, strict=True)
+        )
+        sizes.append(int(np.diff(data.ends).reshape(grid)[box].sum()))
+        return crop(self, volume_id, start, size, *rest)
 
-    ChunkReader._unpack = watch  # type: ignore[method-assign]
+    VolumeStore.crop = watch  # type: ignore[method-assign]
     batches, _ = loader("store", folder, 0)
     before = bytes_read()
     crops = sum(len(batch["image"]) for batch in batches)

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import pickle
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from monai_ext.volumes import Body, VolumeStore
 from monai_ext.volumes.store import KEPT
 from monai_ext.volumes.store_chunks import CHUNK
 from monai_ext.volumes.store_record import LabelSource
+from monai_ext.volumes.store_sidecar import record_text
 from monai_ext.volumes.store_write import NewVolume, write_volume
 
 SHAPE = (67, 41, 97)  # prime, and over three, two and four chunks
@@ -88,16 +90,17 @@ def test_crops_on_chunk_borders(folder, hu):
 def test_only_touched_chunks_are_read(folder, monkeypatch, start, size, chunks):
     read, store = [], VolumeStore(folder)
     ends = store.record("a").image.ends
-    pread = os.pread
+    preadv = os.preadv
 
-    def watch(file: int, count: int, offset: int) -> bytes:
+    def watch(file: int, into: list[memoryview], offset: int) -> int:
+        count = len(into[0])
         first, after = np.searchsorted(ends, [offset, offset + count])
         assert ends[first] == offset
         assert ends[after] == offset + count  # whole chunks
         read.extend(map(tuple, np.stack(np.unravel_index(np.arange(first, after), (3, 2, 4)), 1).tolist()))
-        return pread(file, count, offset)
+        return preadv(file, into, offset)
 
-    monkeypatch.setattr(os, "pread", watch)
+    monkeypatch.setattr(os, "preadv", watch)
     size = np.minimum(size, np.subtract(SHAPE, start))
     store.crop("a", start, size)
     naive = {
@@ -130,7 +133,7 @@ def test_altered_chunk_is_noticed_where_it_is_read_and_only_there(folder, hu):
 
 
 def test_every_flipped_byte_is_noticed(folder, label):
-    """No crop shows it: chunks carry checksums, and no voxel depends on what surrounds them."""
+    """No crop shows it: chunks carry checksums, and so does what surrounds them, which says where they lie."""
     path, data = folder / "a.label.b2nd", VolumeStore(folder).record("a").label
     good = path.read_bytes()
     assert data is not None
@@ -139,11 +142,26 @@ def test_every_flipped_byte_is_noticed(folder, label):
         path.write_bytes(good[:place] + bytes([good[place] ^ 0x15]) + good[place + 1 :])
         with pytest.raises(StoreError):
             VolumeStore(folder).verify("a")
-        if data.start <= place < data.ends[-1]:
-            with pytest.raises(StoreError, match=r"^a: its voxels are missing, torn"):
-                VolumeStore(folder).volume("a", "label")
-        else:
-            assert np.array_equal(VolumeStore(folder).volume("a", "label"), label)
+        with pytest.raises(StoreError, match=r"^a: its voxels are missing, torn"):
+            VolumeStore(folder).volume("a", "label")
+    path.write_bytes(good)
+    assert np.array_equal(VolumeStore(folder).volume("a", "label"), label)
+
+
+def test_data_without_a_checksum_around_their_chunks_are_checked_whole(folder, label):
+    record = VolumeStore(folder).record("a")
+    assert record.label is not None
+    old = replace(record, label=replace(record.label, frame_crc32=None))
+    text = record_text(old)
+    assert text.count("frame_crc32") == 1  # the image's
+    (folder / "a.json").write_text(text, encoding="utf-8")
+    assert np.array_equal(VolumeStore(folder).volume("a", "label"), label)
+    path = folder / "a.label.b2nd"
+    torn = bytearray(path.read_bytes())
+    torn[-3] ^= 1
+    path.write_bytes(torn)
+    with pytest.raises(StoreError, match=r"^a: its voxels are missing, torn"):
+        VolumeStore(folder).volume("a", "label")
 
 
 def test_data_are_blosc2_arrays_that_others_can_read(folder, hu, label):
