@@ -3,8 +3,9 @@
     python tests/benchmarks/feeding_leak.py [--batches 10000] [--workers 2] [--volumes 40]
 
 Epochs follow one another, each with new workers, as training without persistent ones has them. Printed at ten points:
-the memory of this process and of its workers (proportional set size: what they share is counted in parts), the open
-files of both, and the shared memory that this process maps, in pieces and megabytes. Batches on their way hold some
+the memory that this process and its workers have written to (proportional set size: what they share is counted in
+parts; without the pages of files, whose part depends on who else on the machine has loaded the same libraries), the
+open files of both, and the shared memory that this process maps, in pieces and megabytes. Batches on their way hold some
 files and pieces. The exit code is 1 if the last point is above the second by more than they explain.
 """
 
@@ -45,9 +46,10 @@ def children() -> list[int]:
 
 
 def memory_mb(process: int) -> float:
-    """Return a process's memory, what it shares counted in parts."""
+    """Return a process's memory but for the pages of files, what it shares counted in parts."""
     rollup = Path(f"/proc/{process}/smaps_rollup").read_text(encoding="ascii")
-    return next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")) / 1e3
+    kinds = dict(line.split(":") for line in rollup.splitlines() if line.startswith("Pss_"))
+    return sum(int(kinds[kind].split()[0]) for kind in ("Pss_Anon", "Pss_Shmem")) / 1e3
 
 
 def state(batch: int) -> dict[str, float]:
