@@ -14,6 +14,7 @@ from monai_ext.base import InputError, input_error_in, rank, world
 from monai_ext.outputs.provenance import (
     FORMAT,
     changed_settings,
+    data_sha256,
     git_commit,
     input_sha256,
     now,
@@ -39,8 +40,8 @@ class RunProvenance:
         precision: as the configuration has it.
         seed: of a training.
         weights: files of weights by what they are; ``None`` for one that is not given.
-        inputs: the data set of an inference, whose ``data`` names each case's image; or checksums of a training's
-            inputs by name.
+        inputs: the data set of an inference, whose ``data`` names each case's image; or the paths of a training's
+            data, a list or a volume store, by name.
         step: the guarded step of an inference, which knows the cases that failed.
         raises: whether to hand on what the run failed of; ``False`` where a handler behind this one does.
     """
@@ -83,7 +84,8 @@ class RunProvenance:
         if rank():
             return
         self._show, warnings.showwarning = warnings.showwarning, self._count
-        inputs = dict(self.inputs) if isinstance(self.inputs, Mapping) else None
+        given = self.inputs if isinstance(self.inputs, Mapping) else None
+        inputs = None if given is None else {f"{name}_sha256": data_sha256(path) for name, path in given.items()}
         self.content = {
             "format": FORMAT,
             "state": "running",
@@ -121,11 +123,13 @@ class RunProvenance:
     def _end_case(self, engine: Engine) -> None:
         if rank() or not self.step.done:
             return
-        case = str(engine.state.batch[0]["case"] if isinstance(engine.state.batch, list) else engine.state.batch["case"][0])
+        case = str(
+            engine.state.batch[0]["case"] if isinstance(engine.state.batch, list) else engine.state.batch["case"][0]
+        )
         folder = self.folder / case
         if self.step.done[-1] != case or not folder.is_dir():
             return  # it failed, and left nothing
-        item = next((one for one in self.inputs.data if one["case"] == case), {})
+        item: Mapping[str, Any] = next((one for one in self.inputs.data if one["case"] == case), {})
         about = {
             "state": "completed",
             "case": case,

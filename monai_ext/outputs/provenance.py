@@ -85,6 +85,20 @@ def input_sha256(path: str | os.PathLike[str]) -> str | None:
     return hashlib.sha256("".join(each).encode()).hexdigest()
 
 
+def data_sha256(path: str | os.PathLike[str]) -> str | None:
+    """Return the checksum of a training's data: of a list its bytes, of a volume store its sidecars with their names.
+
+    The sidecars hold the checksums of all chunks, so they stand for the voxels.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return sha256_of(path) if path.is_file() else None
+    whole = hashlib.sha256()
+    for file in sorted(path.glob("*.json")):
+        whole.update(f"{file.name}\n{sha256_of(file)}\n".encode())
+    return whole.hexdigest()
+
+
 def weights_sha256(path: str | os.PathLike[str] | None) -> str | None:
     """Return the checksum of a file of weights, ``None`` where there is no such file, such as for a tag of a hub."""
     return sha256_of(path) if path is not None and Path(path).is_file() else None

@@ -291,11 +291,12 @@ def nothing_runs(watched: dict[str, list[str]]) -> Iterator[list[str]]:
 
 
 # One or two of each way in; the others run with --full.
-QUICK = """os.system|builtin without dots|a module through MONAI|code of the bundle|target by reference|target in a nested id
-|debug mode|reader that is imported|weights fetched|import by a built-in|two statements|module handed on|getattr
-|dunder chain|comprehension|torch.load|full-width letters|reference that is code|code in a key|in metadata|private path
-|YAML that makes objects|YAML merges|nesting that Python reads|Python that takes a place|logging class|link out
-|pickle of code|pickle behind others|TorchScript|weights changed|large file outside"""
+QUICK = """os.system|builtin without dots|a module through MONAI|code of the bundle|target by reference
+|target in a nested id|debug mode|reader that is imported|weights fetched|import by a built-in
+|two statements|module handed on|getattr|dunder chain|comprehension|torch.load|full-width letters
+|reference that is code|code in a key|in metadata|private path|YAML that makes objects|YAML merges
+|nesting that Python reads|Python that takes a place|logging class|link out|pickle of code
+|pickle behind others|TorchScript|weights changed|large file outside"""
 CASES = [one if one in QUICK.replace("\n", "").split("|") else pytest.param(one, marks=pytest.mark.full) for one in BAD]
 
 
