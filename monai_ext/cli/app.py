@@ -7,6 +7,7 @@ from rich.console import Console
 
 from monai_ext.base import InputError, print_any_name
 from monai_ext.cli.bundle import bundle_path, config_path
+from monai_ext.cli.check_bundle import check_bundle
 from monai_ext.cli.checkpoint import checkpoint
 from monai_ext.cli.demo import demo
 from monai_ext.cli.few_shot import few_shot
@@ -37,6 +38,7 @@ app.command("few-shot")(few_shot)
 app.command("import-adapters")(import_adapters)
 app.command("label-app")(label_app)
 app.command("label-serve")(label_serve)
+app.command("check-bundle")(check_bundle)
 app.command("bundle-path")(bundle_path)
 app.command("config-path")(config_path)
 

@@ -9,6 +9,7 @@ from monai_ext.handlers.map_ranking import MapRanking
 from monai_ext.handlers.plan import FollowPlan
 from monai_ext.handlers.previews import ReconstructionPreviews
 from monai_ext.handlers.progress import ScanProgress, TrainingProgress
+from monai_ext.handlers.provenance import RunProvenance
 from monai_ext.handlers.quarantine import Finding, Quarantine
 from monai_ext.handlers.scoring import CaseScoring
 from monai_ext.handlers.summary import RunSummary
@@ -28,6 +29,7 @@ __all__ = [
     "Quarantine",
     "ReconstructionPreviews",
     "RunCheckpoints",
+    "RunProvenance",
     "RunSummary",
     "ScanProgress",
     "TrainingProgress",

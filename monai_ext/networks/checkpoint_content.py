@@ -5,7 +5,9 @@ import io
 import os
 import pickle
 import struct
+import warnings
 import zipfile
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,6 +19,7 @@ from torch import Tensor
 from monai_ext.base import WeightsError
 
 _PICKLE = b"\x80\x02"  # how files of torch before 1.6 begin
+_FORCED = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 _REFUSALS = ("Unsupported global", "unrecognized function", "unsupported class")  # of torch's safe unpickler
 
 
@@ -39,6 +42,19 @@ def check_file(path: Path) -> None:
         raise WeightsError(f"{path.name}: empty (0 bytes); copy or download it again", code="weights.empty")
 
 
+@cache
+def warn_if_forced() -> None:
+    """Warn, once, where the environment tells torch to run what a pickle says: our own loading asks for tensors only.
+
+    torch obeys an explicit ``weights_only=True`` before the variable, other libraries in this process may not ask.
+    """
+    if os.environ.get(_FORCED, "").lower() in ("1", "y", "yes", "true"):
+        warnings.warn(
+            f"{_FORCED} is set: other libraries of this process may run code from files of weights; unset it",
+            stacklevel=3,
+        )
+
+
 def read_verified(path: str | os.PathLike[str], sha256: str) -> bytes:
     """Read a file whole and compare its checksum; only these bytes are known to be the author's.
 
@@ -52,6 +68,7 @@ def read_verified(path: str | os.PathLike[str], sha256: str) -> bytes:
         WeightsError: the file is missing or empty, or has another checksum.
     """
     path = Path(path)
+    warn_if_forced()
     check_file(path)
     content = path.read_bytes()
     actual = hashlib.sha256(content).hexdigest()
@@ -74,6 +91,7 @@ def read_content(path: str | os.PathLike[str], content: bytes | None = None) -> 
         WeightsError: the file is missing, empty or truncated, or holds code.
     """
     path = Path(path)
+    warn_if_forced()
     if content is None:
         check_file(path)
     if is_torchscript(_source(path, content)):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -24,7 +25,7 @@ class ClassPrompts:
         abnormal: sentences about the object with a lesion or defect.
 
     Raises:
-        SettingError: a state without a sentence, or an empty sentence.
+        SettingError: a state without a sentence, or one that is empty or holds control characters.
     """
 
     normal: tuple[str, ...]
@@ -35,7 +36,8 @@ class ClassPrompts:
             sentences = getattr(self, state)
             if isinstance(sentences, str) or not sentences or not all(_is_text(sentence) for sentence in sentences):
                 raise SettingError(
-                    f"prompts: {state} is {sentences!r}; give one sentence or more, none of them empty",
+                    f"prompts: {state} is {sentences!r}; give one sentence or more, "
+                    "none of them empty or with control characters",
                     code="setting.prompt",
                 )
             object.__setattr__(self, state, tuple(sentences))
@@ -109,7 +111,7 @@ class PromptTable:
             raise SettingError(
                 f"{path.name}: no such file of prompts, or not readable; check the path", code="setting.prompt"
             ) from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             reason = str(error) if isinstance(error, SettingError) else f"not a JSON file of prompts ({error})"
             raise SettingError(
                 f"{path.name}: {reason}; published_prompts.json of the package shows the form", code="setting.prompt"
@@ -152,7 +154,7 @@ class PromptTable:
         """Return the sentences about anything that has a name.
 
         Raises:
-            SettingError: the name is empty.
+            SettingError: the name is empty or holds control characters.
         """
         if not _is_text(real_name):
             raise SettingError(f"prompts: {real_name!r} is no name; say what the image shows", code="setting.prompt")
@@ -215,4 +217,8 @@ class PromptTable:
 
 
 def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip())
+    # Control characters, halves of letters and line breaks are tokens to CLIP and nothing to people; so is a name
+    # of letters without width alone.
+    if not isinstance(value, str) or any(unicodedata.category(one) in ("Cc", "Cs", "Zl", "Zp") for one in value):
+        return False
+    return any(one.isprintable() and not one.isspace() for one in value)

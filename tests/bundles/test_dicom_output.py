@@ -64,7 +64,12 @@ def test_seg_and_nifti_hold_the_same_labels(
     folder = write_series(tmp_path / "PLANTED" / "scan", body(), axes, (3.5, 4.5, 7.5), backwards=True)
     run_flow(BUNDLE, ["inference", "tiny"], False, {**settings, "dataset_dir": str(folder), "dicom_seg": True})
     out = tmp_path / "out" / "scan"
-    assert {path.name for path in out.iterdir()} == {"scan_seg.nii.gz", "scan_seg.json", "scan_seg.dcm"}
+    assert {path.name for path in out.iterdir()} == {
+        "scan_seg.nii.gz",
+        "scan_seg.json",
+        "scan_seg.dcm",
+        "scan_provenance.json",
+    }
     labels, names = read_dicom_seg(out / "scan_seg.dcm", open_series(folder).headers())
     written = np.asarray(nib.load(out / "scan_seg.nii.gz").dataobj)
     np.testing.assert_array_equal(labels, written)
@@ -86,7 +91,11 @@ def test_without_the_switch_there_is_no_dicom(
 ) -> None:
     folder = write_series(tmp_path / "scan", body(), spacing_mm=(3.5, 4.5, 7.5))
     run_flow(BUNDLE, ["inference", "tiny"], False, {**settings, "dataset_dir": str(folder), "dicom_seg": "false"})
-    assert {path.name for path in (tmp_path / "out" / "scan").iterdir()} == {"scan_seg.nii.gz", "scan_seg.json"}
+    assert {path.name for path in (tmp_path / "out" / "scan").iterdir()} == {
+        "scan_seg.nii.gz",
+        "scan_seg.json",
+        "scan_provenance.json",
+    }
 
 
 def test_a_seg_of_an_earlier_run_goes_when_its_labels_are_written_anew(
@@ -97,7 +106,7 @@ def test_a_seg_of_an_earlier_run_goes_when_its_labels_are_written_anew(
     run_flow(BUNDLE, ["inference", "tiny"], False, {**common, "dicom_seg": True})
     assert (out / "scan_seg.dcm").is_file()
     run_flow(BUNDLE, ["inference", "tiny"], False, {**common, "dicom_seg": False})
-    assert {path.name for path in out.iterdir()} == {"scan_seg.nii.gz", "scan_seg.json"}
+    assert {path.name for path in out.iterdir()} == {"scan_seg.nii.gz", "scan_seg.json", "scan_provenance.json"}
     # What somebody else put there is not ours to remove.
     for content in (next(folder.iterdir()).read_bytes(), b"no DICOM"):
         (out / "scan_seg.dcm").write_bytes(content)
@@ -143,7 +152,7 @@ def test_a_series_that_cannot_be_referred_to_is_named_and_the_others_go_on(
         )
     sentence = str(input_error_in(caught.value))
     assert sentence.startswith("1 of 2 scans failed: lost: the series has no FrameOfReferenceUID, by which")
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["good"]
+    assert [path.name for path in (tmp_path / "out").iterdir() if path.is_dir()] == ["good"]
     assert len(looked_at) == 1  # the other was refused without it
 
 
@@ -163,7 +172,7 @@ def test_nothing_is_left_when_one_of_the_files_cannot_be(
             {**settings, "labels": names, "dataset_dir": str(folder), "dicom_seg": True},
         )
     assert "the name of id 3 does not fit a DICOM SEG" in str(input_error_in(caught.value))
-    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()] == ["provenance.json"]
 
 
 def test_the_real_series(

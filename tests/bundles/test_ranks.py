@@ -114,7 +114,7 @@ def test_losses_are_means_over_all_ranks(pretraining: Path) -> None:
 
 def test_only_the_first_rank_writes(pretraining: Path) -> None:
     run = pretraining / "run"
-    assert {p.name for p in run.iterdir()} == {"history.jsonl", "models", "previews", "tensorboard"}
+    assert {p.name for p in run.iterdir()} == {"history.jsonl", "models", "previews", "provenance.json", "tensorboard"}
     assert [row["epoch"] for row in history(pretraining)] == [1, 2]
     # One process, two writers: the trainer's and the evaluator's.
     names = sorted(p.name for p in (run / "tensorboard").iterdir())

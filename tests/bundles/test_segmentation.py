@@ -45,6 +45,10 @@ def test_train_evaluate_and_infer(
 ) -> None:
     run_flow(BUNDLE, ["train", "tiny"], True, finetune_settings)
     best = Path(finetune_settings["output_dir"]) / "models" / "model.pt"
+    told = json.loads((Path(finetune_settings["output_dir"]) / "provenance.json").read_text())
+    datalist = (Path(finetune_settings["dataset_dir"]) / "dataset.json").read_bytes()
+    assert told["state"] == "completed"
+    assert told["inputs"] == {"datalist_sha256": hashlib.sha256(datalist).hexdigest()}
     common = {**segment_settings, "weights": str(best)}
     data = finetune_settings["dataset_dir"]
     run_flow(
@@ -158,7 +162,14 @@ def test_a_broken_scan_is_named_and_the_others_go_on(
     assert "torn: " in str(cause)
     assert "empty: " in str(cause)
     assert "Doe" not in str(cause)
-    assert [p.name for p in (tmp_path / "out").iterdir()] == ["good"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["good", "provenance.json"]
+    run = json.loads((tmp_path / "out" / "provenance.json").read_text())
+    assert (run["state"], run["cases_done"], sorted(run["cases_failed"])) == ("completed", 1, ["empty", "torn"])
+    case = json.loads((tmp_path / "out" / "good" / "good_provenance.json").read_text())
+    assert case["inputs"] == {"image_sha256": hashlib.sha256(whole).hexdigest()}
+    assert case["weights_sha256"] == {"weights": hashlib.sha256(model[0].read_bytes()).hexdigest()}
+    assert case["changed_settings"].keys() >= {"labels", "spacing_mm"}
+    assert "Doe" not in json.dumps([run, case])
 
 
 def test_missing_weights_are_one_sentence(

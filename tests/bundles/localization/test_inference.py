@@ -159,11 +159,20 @@ def test_folder_of_everything(run_flow: Run, tiny: dict[str, Any], write_scan: W
     names = {path.name for path in (out / "ct").iterdir()}
     assert names == {
         f"ct_{part}"
-        for part in ("anomaly.nii.gz", "mask.nii.gz", "mask.json", "candidates.json", "candidates.csv", "overlay.png")
+        for part in (
+            "anomaly.nii.gz",
+            "mask.nii.gz",
+            "mask.json",
+            "candidates.json",
+            "candidates.csv",
+            "overlay.png",
+            "provenance.json",
+        )
     }
     names = {path.name for path in (out / "grey").iterdir()}
     assert names == {
-        f"grey_{part}" for part in ("anomaly.tif", "mask.png", "candidates.json", "candidates.csv", "overlay.png")
+        f"grey_{part}"
+        for part in ("anomaly.tif", "mask.png", "candidates.json", "candidates.csv", "overlay.png", "provenance.json")
     }
     with Image.open(out / "deep" / "deep_anomaly.tif") as heat:
         assert heat.size == (41, 43)
@@ -327,4 +336,4 @@ def test_a_case_that_cannot_be_written_leaves_no_folder(
     with pytest.raises(RuntimeError) as caught:
         run_flow(BUNDLE, ["inference"], False, {**settings, "overlay": False})
     assert "x_anomaly.tif: could not be written (No space left on device)" in sentence(caught)
-    assert not list((tmp_path / "out").rglob("*"))
+    assert [path.name for path in (tmp_path / "out").rglob("*")] == ["provenance.json"]
