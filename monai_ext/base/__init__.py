@@ -1,6 +1,13 @@
 """What every room may use: typed errors, safe writing, derived randomness, ranks, HU windows."""
 
-from monai_ext.base.digests import digest_path, remove_weights, replacing_weights, verify_digest, write_digest
+from monai_ext.base.digests import (
+    copy_weights,
+    digest_path,
+    remove_weights,
+    replacing_weights,
+    verify_digest,
+    write_digest,
+)
 from monai_ext.base.errors import (
     GeometryError,
     InputError,
@@ -15,6 +22,7 @@ from monai_ext.base.errors import (
 )
 from monai_ext.base.files import case_id, inside, plain_name, sha256_of, told_apart
 from monai_ext.base.leftovers import hold, remove_leftovers
+from monai_ext.base.pictures import check_picture_whole
 from monai_ext.base.randomness import derive_seed
 from monai_ext.base.ranks import bare, gather, join_ranks, lost_a_rank, rank, tell_torchrun, world
 from monai_ext.base.settings import as_numbers, is_number
@@ -38,7 +46,9 @@ __all__ = [
     "bare",
     "case_id",
     "check_output",
+    "check_picture_whole",
     "check_window",
+    "copy_weights",
     "derive_seed",
     "digest_path",
     "find_window",

@@ -9,6 +9,7 @@ import hashlib
 import logging
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,6 +53,28 @@ def replacing_weights(target: str | os.PathLike[str], verify: Callable[[Path], N
     with replacing(target, check) as temporary:
         yield temporary
     _put(target, sha256)
+
+
+def copy_weights(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Copy a file of weights, whole or not at all, and leave a checksum beside the copy.
+
+    Raises:
+        WeightsError: the source does not have the checksum beside it, or the copy reads back otherwise.
+        WriteError: see :func:`replacing`.
+        OSError: the source cannot be read.
+    """
+    verify_digest(source, tell=False)
+    meant = sha256_of(source)
+
+    def verify(written: Path) -> None:
+        if sha256_of(written) != meant:
+            raise WeightsError(
+                f"{Path(target).name}: the copy reads back otherwise than the weights; check the disk and copy again",
+                code="weights.verify",
+            )
+
+    with replacing_weights(target, verify) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 def write_digest(path: str | os.PathLike[str]) -> str:

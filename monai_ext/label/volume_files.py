@@ -6,8 +6,8 @@ import nibabel as nib
 import numpy as np
 import SimpleITK
 
-from monai_ext.base import SettingError, WriteError, replacing
-from monai_ext.volumes import affine_of_itk, largest_shift_mm, nifti_image, quiet_itk, spacing_of
+from monai_ext.base import SettingError, case_id, replacing
+from monai_ext.volumes import check_read_back, nifti_image, spacing_of
 
 _LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -43,7 +43,7 @@ def write_volume(target: Path, values: np.ndarray, affine: np.ndarray, compress:
     Raises:
         WriteError: the file could not be written whole.
     """
-    with replacing(target, verify=lambda path: _verify(path, values, affine)) as path:
+    with replacing(target, lambda path: check_read_back(path, values, affine, case_id(target))) as path:
         if target.suffix == ".nrrd":
             SimpleITK.WriteImage(_itk_image(values, affine), str(path), useCompression=compress)
         else:
@@ -69,13 +69,3 @@ def _as_type(values: np.ndarray, dtype: str | None) -> np.ndarray:
             code="label.dtype",
         )
     return typed
-
-
-def _verify(path: Path, values: np.ndarray, affine: np.ndarray) -> None:
-    with quiet_itk():
-        image = SimpleITK.ReadImage(str(path))
-    read = SimpleITK.GetArrayViewFromImage(image).transpose(2, 1, 0)
-    same = read.shape == values.shape and read.dtype == values.dtype and np.array_equal(read, values)
-    # NIfTI holds float32: 1e-7 of an origin of 1 m, and what a quaternion near a half turn loses.
-    if not same or largest_shift_mm(values.shape, affine_of_itk(image), affine) > 0.05 * min(spacing_of(affine)):
-        raise WriteError(f"{path.name}: reads back otherwise than it was written; check the disk", code="write.verify")

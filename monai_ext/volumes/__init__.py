@@ -12,6 +12,7 @@ from monai_ext.volumes.nifti_image import nifti_image
 from monai_ext.volumes.phantoms import PHANTOM_LABELS, Phantom, phantom_torso, write_phantoms
 from monai_ext.volumes.prepare import prepare
 from monai_ext.volumes.prepare_summary import PrepareSummary
+from monai_ext.volumes.read_back import check_read_back
 from monai_ext.volumes.read_itk import affine_of_itk, quiet_itk
 from monai_ext.volumes.read_scan import read_header, read_labels, read_scan
 from monai_ext.volumes.scan import Scan, ScanHeader
@@ -44,6 +45,7 @@ __all__ = [
     "affine_of_itk",
     "body_mask",
     "check_affine",
+    "check_read_back",
     "find_body",
     "find_inputs",
     "find_scans",
