@@ -14,6 +14,7 @@ import pytest
 from monai_ext.base import (
     WeightsError,
     WriteError,
+    copy_weights,
     digest_path,
     digests,
     remove_weights,
@@ -206,3 +207,21 @@ def test_reading_beside_a_writer_is_never_called_damage(tmp_path: Path) -> None:
     assert writer.exitcode == 0
     assert reads > 10
     assert digests._known(path) == {hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def test_weights_are_copied_with_their_checksum_and_damage_is_not(tmp_path: Path) -> None:
+    put(tmp_path / "best.pt", b"abc")
+    copy_weights(tmp_path / "best.pt", tmp_path / "app" / "model.pt")
+    assert verify_digest(tmp_path / "app" / "model.pt")
+    (tmp_path / "best.pt").write_bytes(b"abd")
+    with pytest.raises(WeightsError, match=r"^best\.pt: its sha256 is"):
+        copy_weights(tmp_path / "best.pt", tmp_path / "app" / "model.pt")
+    assert (tmp_path / "app" / "model.pt").read_bytes() == b"abc"
+
+
+def test_a_copy_that_reads_back_otherwise_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "best.pt").write_bytes(b"abc")
+    monkeypatch.setattr(shutil, "copyfile", lambda source, target: Path(target).write_bytes(b"ab"))
+    with pytest.raises(WeightsError, match=r"^model\.pt: the copy reads back otherwise"):
+        copy_weights(tmp_path / "best.pt", tmp_path / "model.pt")
+    assert [path.name for path in tmp_path.iterdir()] == ["best.pt"]

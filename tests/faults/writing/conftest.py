@@ -104,16 +104,18 @@ def _manifest(folder: Path, version: int) -> None:
 
 
 def _page(folder: Path, version: int) -> None:
+    from monai_ext import manifest_path
     from monai_ext.curation import summarize_manifest, write_summary_page
-    from monai_ext.manifests import read_shipped
 
-    write_summary_page(folder / "page.html", summarize_manifest(read_shipped(("lidc", "btcv")[version % 2])))
+    summary = summarize_manifest(manifest_path(("lidc.json", "btcv.json")[version % 2]), headers=0)
+    write_summary_page(folder / "page.html", summary)
 
 
 def _scores(folder: Path, version: int) -> None:
-    from monai_ext.metrics.case_scores import score_case, write_scores
+    from monai_ext.metrics import case_scores, write_scores
 
-    scores = [score_case(f"ct_{n}", labels(version + n), labels(n), NAMES, (1.5, 2.0, 2.5)) for n in range(3)]
+    pairs = ((f"ct_{number}", labels(version + number), labels(number)) for number in range(3))
+    scores = [one for case, found, meant in pairs for one in case_scores(case, found, meant, [1, 2], (1.5, 2.0, 2.5))]
     write_scores(folder / "scores.csv", scores, NAMES)
 
 

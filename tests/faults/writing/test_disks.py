@@ -48,6 +48,19 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
+@pytest.fixture
+def largest_new(tmp_path: Path, write: Callable[..., None], faults: SimpleNamespace) -> Callable[[str], int]:
+    """Return the size of the largest file that a writer makes of the second version."""
+
+    def measure(what: str) -> int:
+        folder = tmp_path / "new"
+        folder.mkdir()
+        write(what, folder, 1)
+        return max(map(len, faults.content(folder).values()))
+
+    return measure
+
+
 def fill(folder: Path, free: int) -> None:
     """Leave so many bytes of a disk free."""
     left = os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize
@@ -88,20 +101,24 @@ def judged(what: str, ended: str, before: dict[str, bytes], after: dict[str, byt
 @each_writer
 @pytest.mark.parametrize("room", ["half", *(pytest.param(room, marks=pytest.mark.full) for room in ("none", "most"))])
 def test_full_disk(
-    what: str, room: str, disk: Path, write: Callable[..., None], faults: SimpleNamespace, record: Callable[..., None]
+    what: str,
+    room: str,
+    disk: Path,
+    largest_new: Callable[[str], int],
+    write: Callable[..., None],
+    faults: SimpleNamespace,
+    record: Callable[..., None],
 ) -> None:
     folder = disk / "out"
     folder.mkdir()
     write(what, folder, 0)
-    before = faults.content(folder)
-    sizes = [len(data) for data in before.values()]
-    # Blocks of 4 kB: what is left must not hold the largest file.
-    free = {"none": 0, "half": max(sizes) // 2, "most": max(sizes) - 1}[room] // 4096 * 4096
-    if what == "store volume":
-        write(what, folder, 1)  # the old volume goes first and frees its place: fill the disk as if it were gone
+    if what == "store volume":  # an old one goes first and makes room
         for path in folder.glob("ct_7*"):
             path.unlink()
-        before = {}
+    before = faults.content(folder)
+    # Blocks of 4 kB: what is left must not hold the largest file.
+    largest = largest_new(what)
+    free = {"none": 0, "half": largest // 2, "most": largest - 1}[room] // 4096 * 4096
     fill(disk, free)
     ended = try_to_write(lambda: write(what, folder, 1))
     outcome = judged(what, ended, before, faults.content(folder))
@@ -118,6 +135,7 @@ def test_file_that_may_not_grow(
     what: str,
     share: float,
     tmp_path: Path,
+    largest_new: Callable[[str], int],
     write: Callable[..., None],
     faults: SimpleNamespace,
     record: Callable[..., None],
@@ -125,11 +143,8 @@ def test_file_that_may_not_grow(
     folder = tmp_path / "out"
     folder.mkdir()
     write(what, folder, 0)
-    write(what, folder, 1)
-    largest = max(map(len, faults.content(folder).values()))
-    write(what, folder, 0)
     before = faults.content(folder)
-    with no_larger(int(share * largest)):
+    with no_larger(int(share * largest_new(what))):
         ended = try_to_write(lambda: write(what, folder, 1))
     outcome = judged(what, ended, before, faults.content(folder))
     record("file size limit (RLIMIT_FSIZE)", f"{what}, {share:.0%} of the largest file", outcome, ended)
