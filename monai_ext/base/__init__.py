@@ -25,11 +25,13 @@ from monai_ext.base.files import (
 from monai_ext.base.randomness import derive_seed
 from monai_ext.base.ranks import bare, gather, join_ranks, lost_a_rank, rank, tell_torchrun, world
 from monai_ext.base.settings import as_numbers, is_number
+from monai_ext.base.stopping import REQUEUE, leave_stopping_to_the_run, stop_asked, stop_on_signals
 from monai_ext.base.streams import print_any_name
 from monai_ext.base.window_presets import WINDOWS, find_window
 from monai_ext.base.windows import check_window, window_hu
 
 __all__ = [
+    "REQUEUE",
     "WINDOWS",
     "GeometryError",
     "InputError",
@@ -52,6 +54,7 @@ __all__ = [
     "inside",
     "is_number",
     "join_ranks",
+    "leave_stopping_to_the_run",
     "lost_a_rank",
     "plain_name",
     "print_any_name",
@@ -59,6 +62,8 @@ __all__ = [
     "replacing",
     "save_torch",
     "sha256_of",
+    "stop_asked",
+    "stop_on_signals",
     "tell_torchrun",
     "told_apart",
     "window_hu",

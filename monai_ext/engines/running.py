@@ -1,0 +1,15 @@
+"""Running a trainer such that its machine can be taken away."""
+
+from typing import Any
+
+from monai_ext.base import stop_on_signals
+
+
+def run_training(trainer: Any) -> None:
+    """Run a trainer; on SIGTERM or SIGUSR1 its `RunCheckpoints` saves at the end of the step and ends with code 75.
+
+    Args:
+        trainer: anything with ``run()``.
+    """
+    with stop_on_signals():
+        trainer.run()
