@@ -66,6 +66,7 @@ class TrainingStep:
         self.guard = FiniteGuard()
         self._fast: tuple[nn.Module, Any] | None = None
         self.accumulate, self.clip_norm, self.schedule = accumulate, clip_norm, schedule
+        self.between_steps = True  # of the optimiser, where no gradients are on their way
         # Made here and switched on at the first step, so that a checkpoint can restore it before.
         self.scaler = torch.amp.GradScaler("cuda", enabled=torch.cuda.is_available())
 
@@ -108,6 +109,7 @@ class TrainingStep:
         if last:
             self._update(engine, dtype)
         self._step_schedule(last, window)
+        self.between_steps = last
         engine.state.output = [{"image": image, "label": label, "pred": prediction, "loss": loss.detach()}]
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
         output: list[dict[str, Any]] = engine.state.output

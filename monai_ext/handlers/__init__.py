@@ -9,6 +9,7 @@ from monai_ext.handlers.map_ranking import MapRanking
 from monai_ext.handlers.plan import FollowPlan
 from monai_ext.handlers.previews import ReconstructionPreviews
 from monai_ext.handlers.progress import ScanProgress, TrainingProgress
+from monai_ext.handlers.run_files import resume_way
 from monai_ext.handlers.scoring import CaseScoring
 from monai_ext.handlers.summary import RunSummary
 
@@ -28,5 +29,6 @@ __all__ = [
     "RunSummary",
     "ScanProgress",
     "TrainingProgress",
+    "resume_way",
     "shared",
 ]
