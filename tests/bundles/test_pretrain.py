@@ -33,7 +33,7 @@ def test_training_leaves_what_its_readme_promises(run_flow: Run, pretrain_settin
     assert (folder / "models" / "model.pt").exists()
     assert sorted(p.name for p in (folder / "previews").iterdir()) == ["epoch_0001.png", "epoch_0002.png"]
     assert list((folder / "tensorboard").iterdir())
-    assert len(list((folder / "models").glob("checkpoint_*"))) == 2  # the newest two are kept
+    assert len(list((folder / "models").glob("checkpoint_*.pt"))) == 2  # the newest two are kept
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3, 4, 5])
