@@ -11,14 +11,16 @@ from typing import Any
 from monai_ext.base.errors import InputError, WriteError
 from monai_ext.base.leftovers import PREFIX, hold, remove_leftovers_once
 
+_inherited: dict[Path, list[int]] = {}  # locks of files that took the place of another writer's temporary file
+
 
 @contextmanager
 def replacing(target: str | os.PathLike[str], verify: Callable[[Path], None] | None = None) -> Iterator[Path]:
     """Write beside ``target`` and rename over it only when everything went well.
 
     The temporary file keeps the target's ending (writers choose the format by it), is flushed to
-    disk, optionally re-read by ``verify``, and removed on any failure. It is locked meanwhile: write into it, and
-    rename no other file over it. The first writing of a process into a folder removes what killed writers left there.
+    disk, optionally re-read by ``verify``, and removed on any failure. It is locked meanwhile: write into it, or
+    over it by ``replacing`` again. The first writing of a process into a folder removes what killed writers left there.
 
     Args:
         target: the final path; its folder is made when absent.
@@ -29,18 +31,21 @@ def replacing(target: str | os.PathLike[str], verify: Callable[[Path], None] | N
     """
     target = Path(target)
     temporary: Path | None = None
-    held: int | None = None
+    held: list[int] = []
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers_once(target.parent)
-        held, temporary = _begin(target)
+        temporary = _begin(target, held)
         yield temporary
+        held += _inherited.pop(temporary, [])
         _flush(temporary)
         if verify is not None:
             verify(temporary)
         temporary.chmod(0o666 & ~_umask())
         os.replace(temporary, target)
         temporary = None
+        if target.name.startswith(PREFIX):
+            _inherited[target], held = held, []
         _flush(target.parent)
     except InputError:
         raise
@@ -57,8 +62,9 @@ def replacing(target: str | os.PathLike[str], verify: Callable[[Path], None] | N
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
-        if held is not None:
-            os.close(held)
+            held += _inherited.pop(temporary, [])
+        for descriptor in held:
+            os.close(descriptor)
 
 
 def save_torch(content: Any, path: str | os.PathLike[str]) -> None:
@@ -101,15 +107,15 @@ def check_output(folder: str | os.PathLike[str]) -> None:
         )
 
 
-def _begin(target: Path) -> tuple[int, Path]:
-    """Make a temporary file beside the target and lock it for as long as the descriptor is open."""
+def _begin(target: Path, held: list[int]) -> Path:
+    """Make a temporary file beside the target, locked for as long as the descriptor that joins ``held`` is open."""
     while True:
         descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=PREFIX, suffix=f"-{target.name}")
+        held.append(descriptor)
         hold(descriptor)
         # Whoever clears the folder may have taken it between its making and its locking.
         if os.path.exists(name):
-            return descriptor, Path(name)
-        os.close(descriptor)
+            return Path(name)
 
 
 def _of_the_system(error: BaseException) -> OSError | None:

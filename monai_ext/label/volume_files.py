@@ -7,9 +7,8 @@ import numpy as np
 import SimpleITK
 
 from monai_ext.base import SettingError, WriteError, replacing
-from monai_ext.volumes import affine_of_itk, largest_shift_mm, quiet_itk, spacing_of
+from monai_ext.volumes import affine_of_itk, largest_shift_mm, nifti_image, quiet_itk, spacing_of
 
-_SCANNER, _MM = 1, 2  # NIFTI_XFORM_SCANNER_ANAT, NIFTI_UNITS_MM
 _LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -48,7 +47,7 @@ def write_volume(target: Path, values: np.ndarray, affine: np.ndarray, compress:
         if target.suffix == ".nrrd":
             SimpleITK.WriteImage(_itk_image(values, affine), str(path), useCompression=compress)
         else:
-            nib.save(_nifti_image(values, affine), path)
+            nib.save(nifti_image(values, affine), path)
 
 
 def _itk_image(values: np.ndarray, affine: np.ndarray) -> SimpleITK.Image:
@@ -57,14 +56,6 @@ def _itk_image(values: np.ndarray, affine: np.ndarray) -> SimpleITK.Image:
     image.SetOrigin(lps[:3, 3].tolist())
     image.SetSpacing(spacing.tolist())
     image.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
-    return image
-
-
-def _nifti_image(values: np.ndarray, affine: np.ndarray) -> nib.Nifti1Image:
-    image = nib.Nifti1Image(values, affine)
-    image.set_sform(affine, _SCANNER)
-    image.set_qform(affine, _SCANNER)
-    image.header.set_xyzt_units(_MM)
     return image
 
 

@@ -9,9 +9,8 @@ import SimpleITK
 from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 from monai_ext.base import WriteError
-from monai_ext.volumes import affine_of_itk, check_affine, largest_shift_mm, quiet_itk, spacing_of
+from monai_ext.volumes import affine_of_itk, check_affine, largest_shift_mm, nifti_image, quiet_itk, spacing_of
 
-_SCANNER, _MM = 1, 2  # NIFTI_XFORM_SCANNER_ANAT, NIFTI_UNITS_MM
 _DESCRIPTION = 270  # TIFF's ImageDescription
 
 
@@ -29,10 +28,7 @@ def save_heat_volume(path: Path, odds: np.ndarray, affine: np.ndarray, descripti
         GeometryError: an affine that NIfTI cannot hold.
     """
     check_affine(affine, case)
-    image = nib.Nifti1Image(np.asarray(odds, np.float32), affine)
-    image.set_sform(affine, _SCANNER)
-    image.set_qform(affine, _SCANNER)
-    image.header.set_xyzt_units(_MM)
+    image = nifti_image(np.asarray(odds, np.float32), affine)
     image.header["descrip"] = description.encode("ascii", "replace")[:79]
     nib.save(image, path)
 

@@ -11,11 +11,9 @@ import numpy as np
 import SimpleITK
 
 from monai_ext.base import GeometryError, LabelError, WriteError, case_id, replacing
-from monai_ext.volumes import affine_of_itk, check_affine, largest_shift_mm, quiet_itk, spacing_of
+from monai_ext.volumes import affine_of_itk, check_affine, largest_shift_mm, nifti_image, quiet_itk, spacing_of
 
 _DTYPES = (np.uint8, np.uint16, np.int32)
-_SCANNER = 1  # NIFTI_XFORM_SCANNER_ANAT: mm of the patient as he lay in the scanner
-_MM = 2  # NIFTI_UNITS_MM
 _LABEL = 1002  # NIFTI_INTENT_LABEL
 _COMMENT = 6  # NIFTI_ECODE_COMMENT
 
@@ -103,11 +101,7 @@ def typed_labels(labels: np.ndarray, names: Mapping[int, str], case: str) -> np.
 
 
 def _image(ids: np.ndarray, affine: np.ndarray, names: Mapping[int, str]) -> nib.Nifti1Image:
-    image = nib.Nifti1Image(ids, affine)
-    # Both forms with one code: readers that prefer either find the same place.
-    image.set_sform(affine, _SCANNER)
-    image.set_qform(affine, _SCANNER)
-    image.header.set_xyzt_units(_MM)
+    image = nifti_image(ids, affine)
     image.header.set_intent(_LABEL, name="labels", allow_unknown=True)
     table = json.dumps({"labels": {str(number): names[number] for number in sorted(names)}})
     image.header.extensions.append(nib.nifti1.Nifti1Extension(_COMMENT, table.encode()))

@@ -13,7 +13,7 @@ from monai.transforms import MapTransform
 
 from monai_ext.base import ScanError, WriteError, check_window, replacing
 from monai_ext.outputs.output_place import place_for
-from monai_ext.volumes import quiet_itk
+from monai_ext.volumes import nifti_image, quiet_itk
 
 
 class ReconstructionWriter(MapTransform):
@@ -62,10 +62,7 @@ class ReconstructionWriter(MapTransform):
 
     def _write(self, case: str, hu: np.ndarray, affine: np.ndarray, fingerprint: str | None) -> None:
         path = place_for(self.output_dir, case, f"{case}_reconstruction.nii.gz", fingerprint)
-        image = nib.Nifti1Image(hu, affine)
-        image.set_qform(affine, code=1)
-        image.set_sform(affine, code=1)
-        image.header.set_xyzt_units("mm")
+        image = nifti_image(hu, affine)
 
         def verify(path: Path) -> None:
             with quiet_itk():

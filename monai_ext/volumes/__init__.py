@@ -8,6 +8,7 @@ from monai_ext.volumes.dicom_quiet import quiet_pydicom
 from monai_ext.volumes.found_inputs import PICTURE_ENDINGS, FoundInput, find_inputs
 from monai_ext.volumes.found_scans import FoundScan, find_scans
 from monai_ext.volumes.found_series import FoundSeries, find_series
+from monai_ext.volumes.nifti_image import nifti_image
 from monai_ext.volumes.phantoms import PHANTOM_LABELS, Phantom, phantom_torso, write_phantoms
 from monai_ext.volumes.prepare import prepare
 from monai_ext.volumes.prepare_summary import PrepareSummary
@@ -48,6 +49,7 @@ __all__ = [
     "find_scans",
     "find_series",
     "largest_shift_mm",
+    "nifti_image",
     "open_series",
     "phantom_torso",
     "prepare",

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from monai_ext.base import SettingError, derive_seed, replacing
+from monai_ext.volumes.nifti_image import nifti_image
 from monai_ext.volumes.phantom_chest import paint_heart, paint_lungs
 from monai_ext.volumes.phantom_gut import paint_gut
 from monai_ext.volumes.phantom_organs import (
@@ -174,11 +175,8 @@ def write_phantoms(
             name = f"phantom_{section}_{number:02d}.nii.gz"
             phantom = phantom_torso(derive_seed(seed, section, number), shape, spacing_mm)
             for part, voxels in (("images", phantom.hu), ("labels", phantom.labels)):
-                image = nib.Nifti1Image(voxels, phantom.affine)
-                image.set_qform(phantom.affine, code=1)
-                image.set_sform(phantom.affine, code=1)
                 with replacing(folder / part / name) as temporary:
-                    nib.save(image, temporary)
+                    nib.save(nifti_image(voxels, phantom.affine), temporary)
             lists[section].append({"image": f"images/{name}", "label": f"labels/{name}"})
     names = {"0": "background"} | {str(number): name for number, name in PHANTOM_LABELS.items()}
     with replacing(folder / "dataset.json") as temporary:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from monai_ext.base import leftovers, remove_leftovers, replacing
+from monai_ext.base import leftovers, remove_leftovers, replacing, writing
 
 WRITER = """
 import sys, time
@@ -104,3 +104,20 @@ def test_a_temporary_file_taken_before_it_is_locked_is_made_again(
     assert taken
     assert (tmp_path / "a.json").read_text() == "{}"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_file_written_over_a_temporary_one_is_locked_like_it(tmp_path: Path) -> None:
+    # As a SEG that takes its place together with other files: its own writer replaces the temporary file.
+    with replacing(tmp_path / "seg.dcm") as outer:
+        with replacing(outer) as inner:
+            inner.write_bytes(b"abc")
+        assert outer.read_bytes() == b"abc"
+        remove_leftovers(tmp_path)
+    assert (tmp_path / "seg.dcm").read_bytes() == b"abc"
+    assert [path.name for path in tmp_path.iterdir()] == ["seg.dcm"]
+    with pytest.raises(RuntimeError, match="later"), replacing(tmp_path / "b.dcm") as outer:
+        with replacing(outer) as inner:
+            inner.write_bytes(b"abc")
+        raise RuntimeError("later")
+    assert [path.name for path in tmp_path.iterdir()] == ["seg.dcm"]
+    assert not writing._inherited
