@@ -52,6 +52,10 @@ class SettingError(InputError):
     """A number or word in a configuration or on the command line is out of range."""
 
 
+class RunError(InputError):
+    """A run met more trouble than its settings allow, or than it can go on with."""
+
+
 class WriteError(InputError):
     """An output could not be written whole; nothing half-written remains."""
 

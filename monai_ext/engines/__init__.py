@@ -16,7 +16,7 @@ from monai_ext.engines.compiling import check_compile, compiled
 from monai_ext.engines.data_record import filed_data, stored_data
 from monai_ext.engines.dicom_inputs import dicom_items
 from monai_ext.engines.draws import Draw, DrawDataset, DrawPlan, RankShare
-from monai_ext.engines.finite_numbers import FiniteGuard
+from monai_ext.engines.finite_numbers import FiniteGuard, SkippingGuard
 from monai_ext.engines.inference import GuardedStep
 from monai_ext.engines.localization import (
     LocalizationStep,
@@ -47,6 +47,7 @@ from monai_ext.engines.schedules import EpochWarmupCosine, WarmupCosine
 from monai_ext.engines.segmentation import class_names, ids_by_class, labelled_items, scan_items, with_pretrained
 from monai_ext.engines.steps import EvaluationStep, TrainingStep
 from monai_ext.engines.store_parts import store_items, store_weights
+from monai_ext.engines.supervised_loader import SupervisedLoader
 from monai_ext.engines.switches import switch
 from monai_ext.engines.visits import VisitPlan
 
@@ -65,8 +66,10 @@ __all__ = [
     "PromptedBatch",
     "RankShare",
     "ReconstructionLoss",
+    "SkippingGuard",
     "StageLoss",
     "StageNetwork",
+    "SupervisedLoader",
     "TrainingStep",
     "VisitPlan",
     "WarmupCosine",

@@ -60,6 +60,11 @@ class DrawPlan(Sampler[Draw]):
             slot = position * ranks + rank()
             yield Draw(int(order[slot]), self.epoch, slot)
 
+    def another(self, draw: Draw, attempt: int) -> Draw:
+        """Return the draw with another scan in its place, every one as likely, by the number of the attempt."""
+        generator = np.random.default_rng(derive_seed(self.seed, "another", draw.epoch, draw.slot, attempt))
+        return draw._replace(item=int(generator.integers(self.items)))
+
     def _order(self, length: int) -> np.ndarray:
         passes = -(-length // self.items)
         if not self.shuffle:

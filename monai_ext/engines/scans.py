@@ -24,7 +24,7 @@ def plain_errors(case: str | None = None) -> Iterator[None]:
     except InputError:
         raise
     except (RuntimeError, MemoryError) as error:
-        chain = _causes(error)
+        chain = causes(error)
         ours = next((cause for cause in chain if isinstance(cause, InputError)), None)
         if ours is not None:
             raise ours from None
@@ -35,7 +35,8 @@ def plain_errors(case: str | None = None) -> Iterator[None]:
         ) from error
 
 
-def _causes(error: BaseException) -> list[BaseException]:
+def causes(error: BaseException) -> list[BaseException]:
+    """Return an error and its causes, the first cause last."""
     chain = [error]
     while chain[-1].__cause__ is not None:
         chain.append(chain[-1].__cause__)

@@ -12,8 +12,9 @@ from torch import nn
 
 from monai_ext.base import SettingError, bare, derive_seed, is_number, rank
 from monai_ext.engines.compiling import check_compile, compiled, uncompiled
-from monai_ext.engines.finite_numbers import FiniteGuard
+from monai_ext.engines.finite_numbers import FiniteGuard, SkippingGuard
 from monai_ext.engines.precision import autocast, check_precision, choose_precision
+from monai_ext.handlers import Quarantine
 
 
 class TrainingStep:
@@ -30,12 +31,16 @@ class TrainingStep:
         clip_norm: largest gradient norm, or ``None`` for no clipping.
         schedule: learning-rate schedule stepped once per iteration, or ``None``.
         compile: ``off``, ``blocks``, ``network`` or ``graphs`` (see `compiled`).
+        quarantine: when given, a step whose loss or gradient norm is not finite is left out and put on that list, see
+            `SkippingGuard`; the schedule goes on.
 
     Raises:
         SettingError: ``accumulate`` below 1, ``clip_norm`` not positive, an unknown precision or way to compile, or
             ``graphs`` beside ``accumulate``.
         FloatingPointError: the loss is not finite, or, outside float16, the gradient norm when clipping. On a CUDA
-            card the next iteration says so, or `state_dict`, so that no checkpoint holds what came of it.
+            card the next iteration says so, or `state_dict`, so that no checkpoint holds what came of it. Not with a
+            quarantine.
+        RunError: with a quarantine: its budget is spent, or the weights themselves are not finite.
     """
 
     def __init__(
@@ -46,6 +51,7 @@ class TrainingStep:
         clip_norm: float | None = None,
         schedule: Any | None = None,
         compile: str = "off",
+        quarantine: Quarantine | None = None,
     ) -> None:
         if not is_number(accumulate, 1) or (clip_norm is not None and not (is_number(clip_norm) and clip_norm > 0)):
             raise SettingError(
@@ -63,7 +69,7 @@ class TrainingStep:
                 code="setting.compile",
             )
         self.seed, self.precision, self.compile = seed, precision, compile
-        self.guard = FiniteGuard()
+        self.guard = FiniteGuard() if quarantine is None else SkippingGuard(quarantine)
         self._fast: tuple[nn.Module, Any] | None = None
         self.accumulate, self.clip_norm, self.schedule = accumulate, clip_norm, schedule
         self.between_steps = True  # of the optimiser, where no gradients are on their way
@@ -95,6 +101,7 @@ class TrainingStep:
         first, last, window = self._place(engine)
         if first:
             engine.optimizer.zero_grad(set_to_none=True)
+            self.guard.begin()
         dtype = choose_precision(self.precision, engine.state.device)
         with self._without_sync(engine.network, last):
             with autocast(dtype, engine.state.device):
@@ -103,6 +110,8 @@ class TrainingStep:
             # Those of the step before, only now: the device has this step's forward pass to do meanwhile.
             self.guard.settle()
             self.guard.watch(loss, f"iteration {engine.state.iteration}: the loss")
+            if last:
+                self.guard.agree()
             share = loss / window
             (self.scaler.scale(share) if dtype == torch.float16 else share).backward()
         engine.fire_event(IterationEvents.BACKWARD_COMPLETED)
@@ -133,13 +142,16 @@ class TrainingStep:
 
     def _update(self, engine: Any, dtype: torch.dtype) -> None:
         scaled = dtype == torch.float16
+        if not self.guard.may_step(engine.network):
+            return
         if self.clip_norm is not None:
             if scaled:
                 self.scaler.unscale_(engine.optimizer)
             norm = nn.utils.clip_grad_norm_(engine.network.parameters(), self.clip_norm)
             # The scaler skips a step whose float16 gradients overflowed; elsewhere infinity is an error.
-            if not scaled:
-                self.guard.watch(norm, f"iteration {engine.state.iteration}: the norm of the gradients")
+            place = f"iteration {engine.state.iteration}: the norm of the gradients"
+            if not scaled and not self.guard.takes(norm, place):
+                return
         if scaled:
             self.scaler.step(engine.optimizer)
             self.scaler.update()

@@ -78,6 +78,11 @@ class VisitPlan(Sampler[Draw]):
         for item, slot in zip(items.tolist(), slots.tolist(), strict=True):
             yield Draw(item, self.epoch, slot)
 
+    def another(self, draw: Draw, attempt: int) -> Draw:
+        """Return the draw with another volume in its place, by weight and by the number of the attempt."""
+        random = np.random.default_rng(derive_seed(self.seed, "another", draw.epoch, draw.slot, attempt))
+        return draw._replace(item=int(random.choice(len(self.weights), p=self.weights / self.weights.sum())))
+
     def _visits(self) -> int:
         # of this rank
         return -(-self.draws // (self.crops_per_visit * world()))

@@ -9,6 +9,7 @@ from monai_ext.handlers.map_ranking import MapRanking
 from monai_ext.handlers.plan import FollowPlan
 from monai_ext.handlers.previews import ReconstructionPreviews
 from monai_ext.handlers.progress import ScanProgress, TrainingProgress
+from monai_ext.handlers.quarantine import Finding, Quarantine
 from monai_ext.handlers.run_files import resume_way
 from monai_ext.handlers.scoring import CaseScoring
 from monai_ext.handlers.summary import RunSummary
@@ -19,11 +20,13 @@ __all__ = [
     "BestAdapters",
     "BestModel",
     "CaseScoring",
+    "Finding",
     "FollowPlan",
     "HistoryLines",
     "LocalizationSummary",
     "MapRanking",
     "NormalCases",
+    "Quarantine",
     "ReconstructionPreviews",
     "RunCheckpoints",
     "RunSummary",

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from monai_ext.base import rank, replacing
 from monai_ext.handlers.checkpoints import BestModel
+from monai_ext.handlers.quarantine import Quarantine
 from monai_ext.networks import AAClip, PromptTable, save_adapters
 
 
@@ -72,10 +73,14 @@ class AdapterFiles:
         stage: 1 or 2.
         held_out: pictures of the validation.
         output_dir: where the stage's results are.
+        quarantine: what the stage passed over is told, where it did.
     """
 
-    def __init__(self, best: BestAdapters, stage: int, held_out: int, output_dir: str) -> None:
+    def __init__(
+        self, best: BestAdapters, stage: int, held_out: int, output_dir: str, quarantine: Quarantine | None = None
+    ) -> None:
         self.best, self.stage, self.held_out, self.output_dir = best, stage, held_out, Path(output_dir)
+        self.quarantine = quarantine
 
     @property
     def rule(self) -> str:
@@ -114,6 +119,8 @@ class AdapterFiles:
         value = "" if self.best.best is None else f", {self.best.metric} {self.best.best:.4f}"
         console.print(f"  chosen:   epoch {epoch}{value}", markup=False)
         console.print(f"  rule:     {self.rule}", markup=False)
+        if self.quarantine is not None and (passed := self.quarantine.summary()):
+            console.print(f"  left out: {passed}", markup=False)
         console.print(f"  adapters: {self.best.path}", markup=False)
         console.print(f"  results:  {self.output_dir}", markup=False)
 

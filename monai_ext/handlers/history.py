@@ -3,11 +3,14 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 from ignite.engine import Engine, Events
 
 from monai_ext.base import gather, rank, replacing
+
+Handler = TypeVar("Handler")
 
 
 class HistoryLines:
@@ -26,7 +29,7 @@ class HistoryLines:
     def __init__(self, path: str, optimizer: Any, evaluator: Engine | None = None) -> None:
         self.path, self.optimizer, self.evaluator = Path(path), optimizer, evaluator
         self._total: Any = 0.0  # a tensor after the first iteration: reading it at each would wait for the device
-        self._count = 0
+        self._count: Any = 0
 
     def attach(self, engine: Engine) -> None:
         """Record after each epoch."""
@@ -35,7 +38,7 @@ class HistoryLines:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sum and the count of this epoch's losses so far; every rank must call it."""
-        parts = gather((float(self._total), self._count))
+        parts = gather((float(self._total), int(self._count)))
         return {"total": sum(total for total, _ in parts), "count": sum(count for _, count in parts)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -43,8 +46,10 @@ class HistoryLines:
         self._total, self._count = (0.0, 0) if rank() else (state["total"], state["count"])
 
     def _add(self, engine: Engine) -> None:
-        self._total = self._total + engine.state.output[0]["loss"].detach()
-        self._count += 1
+        loss = engine.state.output[0]["loss"].detach()
+        counts = loss.isfinite()  # where the run goes on after a loss that is not, no step was taken
+        self._total = self._total + torch.where(counts, loss, torch.zeros_like(loss))
+        self._count = self._count + counts
 
     def _write(self, engine: Engine) -> None:
         losses = self.state_dict()
@@ -52,7 +57,7 @@ class HistoryLines:
         row = {
             "epoch": engine.state.epoch,
             "iteration": engine.state.iteration,
-            "train_loss": losses["total"] / losses["count"],
+            "train_loss": losses["total"] / losses["count"] if losses["count"] else None,
             "lr": self.optimizer.param_groups[0]["lr"],
         }
         if self.evaluator is not None and self.evaluator.state.epoch == engine.state.epoch:
@@ -64,7 +69,7 @@ class HistoryLines:
                 temporary.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
 
 
-def shared(handler: HistoryLines) -> HistoryLines:
+def shared(handler: Handler) -> Handler:
     """Return the handler itself: how a bundle's list of handlers names one that its checkpoints refer to as well.
 
     A bare reference may not stand in that list, for MONAI's check of a bundle's properties reads the

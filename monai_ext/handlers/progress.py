@@ -1,9 +1,12 @@
 """A progress bar over the whole run, on the first rank."""
 
+import math
+
 from ignite.engine import Engine, Events
 from tqdm import tqdm
 
 from monai_ext.base import rank
+from monai_ext.handlers.quarantine import Quarantine
 
 
 class TrainingProgress:
@@ -11,10 +14,11 @@ class TrainingProgress:
 
     Args:
         smoothing: weight of the newest loss in the running mean.
+        quarantine: how many scans and steps it passed over is shown as soon as there are some.
     """
 
-    def __init__(self, smoothing: float = 0.05) -> None:
-        self.smoothing = smoothing
+    def __init__(self, smoothing: float = 0.05, quarantine: Quarantine | None = None) -> None:
+        self.smoothing, self.quarantine = smoothing, quarantine
         self._bar: tqdm[None] | None = None
         self._loss: float | None = None
 
@@ -37,8 +41,11 @@ class TrainingProgress:
         # Reading the loss waits for the device; once per redrawn bar is enough.
         if self._bar.n % 10 == 0 or self._bar.n == self._bar.total:
             loss = float(engine.state.output[0]["loss"])
-            self._loss = loss if self._loss is None else self._loss + 10 * self.smoothing * (loss - self._loss)
-            self._bar.set_postfix(epoch=engine.state.epoch, loss=f"{self._loss:.4f}", refresh=False)
+            if math.isfinite(loss):
+                self._loss = loss if self._loss is None else self._loss + 10 * self.smoothing * (loss - self._loss)
+            counts = self.quarantine.counts() if self.quarantine is not None else {}
+            shown = loss if self._loss is None else self._loss
+            self._bar.set_postfix(epoch=engine.state.epoch, loss=f"{shown:.4f}", refresh=False, **counts)
 
     def _close(self, engine: Engine, *error: BaseException) -> None:
         if self._bar is not None:

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from monai_ext.base import rank
 from monai_ext.handlers.checkpoints import BestModel
+from monai_ext.handlers.quarantine import Quarantine
 
 
 class RunSummary:
@@ -15,10 +16,11 @@ class RunSummary:
     Args:
         output_dir: the run's folder.
         best: the keeper of the best model.
+        quarantine: what the run passed over is told, where it did.
     """
 
-    def __init__(self, output_dir: str, best: BestModel) -> None:
-        self.output_dir, self.best = Path(output_dir), best
+    def __init__(self, output_dir: str, best: BestModel, quarantine: Quarantine | None = None) -> None:
+        self.output_dir, self.best, self.quarantine = Path(output_dir), best, quarantine
 
     def attach(self, engine: Engine) -> None:
         """Attach to the trainer, after everything that writes."""
@@ -35,5 +37,7 @@ class RunSummary:
         else:
             console.print(f"  best {self.best.metric} {self.best.best:.4f} in epoch {self.best.epoch}")
             console.print(f"  its weights: {self.best.path}")
+        if self.quarantine is not None and (passed := self.quarantine.summary()):
+            console.print(f"  passed over: {passed}", markup=False)
         console.print(f"  all results: {self.output_dir}")
         console.print(f"  curves:      tensorboard --logdir {self.output_dir}")
