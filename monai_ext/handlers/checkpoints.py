@@ -23,6 +23,7 @@ from monai_ext.base import (
     save_torch,
     stop_asked,
 )
+from monai_ext.handlers.quarantine import Quarantine
 from monai_ext.handlers.run_files import (
     Resume,
     checkpoint_path,
@@ -30,7 +31,7 @@ from monai_ext.handlers.run_files import (
     resume_way,
     saved_checkpoints,
 )
-from monai_ext.handlers.run_record import DataRecord, compare_records, make_record
+from monai_ext.handlers.run_record import DataRecord, compare_data, compare_settings, make_record
 
 
 class BestModel:
@@ -207,20 +208,28 @@ class RunCheckpoints:
                 code="weights.run",
             )
         progress = content["progress"]
-        compare_records(progress, make_record(self.settings, self.data), path.name)
+        record = make_record(self.settings, self.data)
+        compare_settings(progress, record, path.name)
         if progress["epoch_length"] != engine.state.epoch_length:
             raise SettingError(
                 f"{path.name}: was written with {progress['epoch_length']} iterations an epoch and this run "
                 f"has {engine.state.epoch_length}; resume with the same data, batch size and number of ranks",
                 code="setting.resume",
             )
+        bad = self._bad_scans()
         self._load(content, path.name)
+        compare_data(progress, record, bad | self._bad_scans(), path.name)
         engine.state.iteration = progress["iteration"]
         engine.state.epoch = progress["iteration"] // progress["epoch_length"]
         if not progress.get("epoch_done", True):
             # What was left out of the epoch's end: validation, its line of history.
             self._due = True
             engine.fire_event(Events.EPOCH_COMPLETED)
+
+    def _bad_scans(self) -> set[str]:
+        # Those of the list's file, and once it is loaded those of the checkpoint.
+        lists = [item for item in self.objects.values() if isinstance(item, Quarantine)]
+        return {name for one in lists for name in one.bad_scans()}
 
     def _load(self, content: Mapping[str, Any], place: str) -> None:
         for name, item in self.objects.items():

@@ -1,6 +1,6 @@
 """What must be the same when a run goes on, kept in its checkpoints: settings, ranks, the data themselves."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from monai_ext.base import SettingError, world
@@ -20,8 +20,8 @@ def make_record(settings: Mapping[str, Any], data: DataRecord | None) -> dict[st
     return record if data is None else record | {"data": [[name, sha256] for name, sha256 in data]}
 
 
-def compare_records(before: Mapping[str, Any], now: Mapping[str, Any], place: str) -> None:
-    """Refuse to go on with other settings or data, which would be another run under the name of the first.
+def compare_settings(before: Mapping[str, Any], now: Mapping[str, Any], place: str) -> None:
+    """Refuse to go on with other settings, which would be another run under the name of the first.
 
     What only one of them knows is not compared: versions of this package may differ in that.
 
@@ -31,7 +31,7 @@ def compare_records(before: Mapping[str, Any], now: Mapping[str, Any], place: st
         place: the checkpoint's name.
 
     Raises:
-        SettingError: naming each setting, or the scans.
+        SettingError: naming each setting.
     """
     old = {"ranks": before.get("ranks", now["ranks"]), **before.get("settings", {})}
     new = {"ranks": now["ranks"], **now["settings"]}
@@ -46,10 +46,27 @@ def compare_records(before: Mapping[str, Any], now: Mapping[str, Any], place: st
             "weights of this one as pretrained",
             code="setting.resume",
         )
-    if "data" in before and "data" in now and list(before["data"]) != list(now["data"]):
+
+
+def compare_data(before: Mapping[str, Any], now: Mapping[str, Any], bad: Collection[str], place: str) -> None:
+    """Refuse to go on with other data.
+
+    Args:
+        before: the record of the checkpoint.
+        now: that of this run.
+        bad: scans that the run passed over, and that may have been mended since.
+        place: the checkpoint's name.
+
+    Raises:
+        SettingError: naming scans.
+    """
+    if "data" not in before or "data" not in now:
+        return
+    old, new = ([(name, "" if name in bad else sha256) for name, sha256 in one["data"]] for one in (before, now))
+    if old != new:
         raise SettingError(
-            f"{place}: the training data are not those of the run: {_differences(before['data'], now['data'])}; put "
-            "them back, or start a new run in another output_dir with the weights of this one as pretrained",
+            f"{place}: the training data are not those of the run: {_differences(old, new)}; put them back, or start "
+            "a new run in another output_dir with the weights of this one as pretrained",
             code="setting.resume_data",
         )
 
