@@ -66,7 +66,10 @@ class Server:
         self.process.stdin.write(json.dumps(order) + "\n")
         self.process.stdin.flush()
         pid = int(self._line())
-        while not started.exists() and Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] != "Z":
+        while (
+            not started.exists()
+            and Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").split(")")[1].split()[0] != "Z"
+        ):
             time.sleep(0.005)
         return pid
 

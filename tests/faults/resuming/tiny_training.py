@@ -138,8 +138,14 @@ def serve() -> None:
         if child == 0:
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             os.dup2(2, 1)  # the answers go to the first alone
-            one_run(json.loads(line))
-            sys.exit(0)
+            code = 1
+            try:
+                one_run(json.loads(line))
+                code = 0
+            except SystemExit as end:
+                code = end.code
+            finally:
+                os._exit(code)  # tidying up what the server loaded would take longer than the training
         print(child, flush=True)
         print(os.waitpid(child, 0)[1], flush=True)
 
