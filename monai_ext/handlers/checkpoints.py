@@ -1,6 +1,7 @@
 """Saving a run so that it can go on as if never interrupted, and keeping its best model."""
 
 import math
+import shutil
 import sys
 import textwrap
 from collections.abc import Mapping
@@ -70,6 +71,13 @@ class BestModel:
         """Write the network as it is now."""
         with replacing_weights(self.path) as temporary:
             save_torch(bare(self.network).state_dict(), temporary)
+
+    def bring(self, folder: Path) -> None:
+        """Copy the best model from the folder of the checkpoint that a run goes on from, where this one has none."""
+        source = folder / self.path.name
+        if rank() == 0 and self.best is not None and source.exists() and not self.path.exists():
+            with replacing_weights(self.path) as temporary:
+                shutil.copyfile(source, temporary)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best value and its epoch."""
@@ -219,6 +227,9 @@ class RunCheckpoints:
         bad = self._bad_scans()
         self._load(content, path.name)
         compare_data(progress, record, bad | self._bad_scans(), path.name)
+        for item in self.objects.values():
+            if isinstance(item, BestModel):
+                item.bring(path.parent)
         engine.state.iteration = progress["iteration"]
         engine.state.epoch = progress["iteration"] // progress["epoch_length"]
         if not progress.get("epoch_done", True):

@@ -98,7 +98,7 @@ def server(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture(scope="session")
-def start_ranks(environment: dict[str, str]) -> Callable[..., subprocess.Popen[str]]:
+def start_ranks(environment: dict[str, str]) -> Callable[..., subprocess.Popen[bytes]]:
     """Start the tiny training under ``torchrun``: its options, then the settings."""
 
     def start(*options: str, **order: Any) -> subprocess.Popen[str]:
@@ -107,8 +107,8 @@ def start_ranks(environment: dict[str, str]) -> Callable[..., subprocess.Popen[s
         (folder / "order.json").write_text(json.dumps(order))
         command = [str(Path(sys.executable).parent / "torchrun"), "--standalone", "--nproc_per_node", "2", *options]
         command += [str(PROGRAM), "ranks", str(folder / "order.json")]
-        log = open(folder / "torchrun.log", "ab")  # noqa: SIM115
-        return subprocess.Popen(command, env=environment, stdout=log, stderr=log, encoding="utf-8")
+        with open(folder / "torchrun.log", "ab") as log:
+            return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
 
     return start
 

@@ -65,6 +65,16 @@ def test_checkpoints_fall_on_the_ends_of_windows(expected: Any) -> None:
     assert saved == [n for n in range(1, STEPS + 1) if n % 10 in (3, 6, 9, 0)]
 
 
+def test_the_best_model_comes_along_into_another_folder(tiny: Any, expected: Any, tmp_path: Path) -> None:
+    whole, folder = expected()
+    best_epoch = whole["best"][1]
+    source = folder / name(best_epoch * tiny.LENGTH)
+    training = tiny.Training(tmp_path, resume=str(source))
+    training.run(best_epoch * tiny.LENGTH + 1, stopping)
+    assert (tmp_path / "model.pt").read_bytes() == (folder / "model.pt").read_bytes()
+    assert (tmp_path / "model.pt.sha256").read_text() == (folder / "model.pt.sha256").read_text()
+
+
 @pytest.mark.parametrize(("first", "then"), [(0, 2), pytest.param(2, 1, marks=pytest.mark.full)])
 def test_workers_play_no_part(
     tiny: Any, expected: Any, tmp_path: Path, record_property: Record, first: int, then: int
