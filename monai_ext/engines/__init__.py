@@ -1,6 +1,6 @@
 """Training and evaluation: plans of samples, steps, optimisers, and what each arm adds to them."""
 
-from monai_ext.base import join_ranks, rank
+from monai_ext.base import join_ranks, leave_stopping_to_the_run, rank
 from monai_ext.engines.adaptation import (
     MilestoneRate,
     StageLoss,
@@ -95,6 +95,7 @@ __all__ = [
     "join_ranks",
     "known_classes",
     "labelled_items",
+    "leave_stopping_to_the_run",
     "localization_items",
     "make_adamw",
     "normal_items",
