@@ -40,7 +40,7 @@ def test_a_volume_prepared_anew_is_another_and_a_copy_is_the_same(
 
 
 def test_a_volume_that_is_gone_is_named(store: Path, items: list[dict[str, str]]) -> None:
-    with pytest.raises(StoreError, match="^c: "):
+    with pytest.raises(StoreError, match=r"^c: "):
         stored_data(str(store), [*items, {"image": "c"}])
 
 
