@@ -27,12 +27,14 @@ from monai_ext.base.pictures import check_picture_whole
 from monai_ext.base.randomness import derive_seed
 from monai_ext.base.ranks import bare, gather, join_ranks, lost_a_rank, rank, tell_torchrun, world
 from monai_ext.base.settings import as_numbers, is_number
+from monai_ext.base.stopping import REQUEUE, leave_stopping_to_the_run, stop_asked, stop_on_signals
 from monai_ext.base.streams import print_any_name
 from monai_ext.base.window_presets import WINDOWS, find_window
 from monai_ext.base.windows import check_window, window_hu
 from monai_ext.base.writing import check_output, replacing, save_tensors, save_torch
 
 __all__ = [
+    "REQUEUE",
     "WINDOWS",
     "GeometryError",
     "InputError",
@@ -60,6 +62,7 @@ __all__ = [
     "inside",
     "is_number",
     "join_ranks",
+    "leave_stopping_to_the_run",
     "lost_a_rank",
     "plain_name",
     "print_any_name",
@@ -71,6 +74,8 @@ __all__ = [
     "save_tensors",
     "save_torch",
     "sha256_of",
+    "stop_asked",
+    "stop_on_signals",
     "tell_torchrun",
     "told_apart",
     "verify_digest",

@@ -23,7 +23,8 @@ def join_ranks(backend: str, device: "torch.device", timeout_minutes: float = 30
     """Join the process group that ``torchrun`` announces in the environment.
 
     Args:
-        backend: ``"nccl"`` for CUDA, ``"gloo"`` for the CPU.
+        backend: ``"gloo"`` for the CPU; ``"cpu:gloo,cuda:nccl"`` for CUDA, where ranks then also share what lies on
+            the CPU without waiting for their cards.
         device: this rank's device; made current when it is a CUDA card.
         timeout_minutes: a rank that waits longer for another one gives up.
 
@@ -83,7 +84,9 @@ def lost_a_rank(error: BaseException | None) -> bool:
     group = _group()
     while group is not None and error is not None:
         # NCCL has an error of its own; gloo raises a bare RuntimeError.
-        if isinstance(error, group.DistBackendError) or re.search("(closed|reset) by peer", str(error)):
+        if isinstance(error, group.DistBackendError) or re.search(
+            "(closed|reset) by peer|Timed out waiting", str(error)
+        ):
             return True
         error = error.__cause__
     return False

@@ -1,6 +1,6 @@
 """Training and evaluation: plans of samples, steps, optimisers, and what each arm adds to them."""
 
-from monai_ext.base import join_ranks, rank
+from monai_ext.base import join_ranks, leave_stopping_to_the_run, rank
 from monai_ext.engines.adaptation import (
     MilestoneRate,
     StageLoss,
@@ -13,6 +13,7 @@ from monai_ext.engines.adaptation import (
 from monai_ext.engines.checked_settings import check_settings
 from monai_ext.engines.command_line import end_in_a_sentence
 from monai_ext.engines.compiling import check_compile, compiled
+from monai_ext.engines.data_record import filed_data, stored_data
 from monai_ext.engines.dicom_inputs import dicom_items
 from monai_ext.engines.draws import Draw, DrawDataset, DrawPlan, RankShare
 from monai_ext.engines.finite_numbers import FiniteGuard, SkippingGuard
@@ -40,6 +41,7 @@ from monai_ext.engines.pictures import PromptedBatch, source_pictures, source_pr
 from monai_ext.engines.precision import choose_precision
 from monai_ext.engines.pretraining import ReconstructionLoss, prepare_pairs, prepare_volumes
 from monai_ext.engines.run_checks import check_counts, check_device, check_paths
+from monai_ext.engines.running import run_training
 from monai_ext.engines.scans import GuardedScans, LoadedScans
 from monai_ext.engines.schedules import EpochWarmupCosine, WarmupCosine
 from monai_ext.engines.segmentation import class_names, ids_by_class, labelled_items, scan_items, with_pretrained
@@ -88,10 +90,12 @@ __all__ = [
     "domain_of",
     "end_in_a_sentence",
     "evaluation_items",
+    "filed_data",
     "ids_by_class",
     "join_ranks",
     "known_classes",
     "labelled_items",
+    "leave_stopping_to_the_run",
     "localization_items",
     "make_adamw",
     "normal_items",
@@ -105,12 +109,14 @@ __all__ = [
     "prompts_by_class",
     "rank",
     "run_stages",
+    "run_training",
     "scan_items",
     "source_pictures",
     "source_prompts",
     "split_items",
     "store_items",
     "store_weights",
+    "stored_data",
     "switch",
     "usable_pictures",
     "with_adapters",

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import MultiStepLR
 
 from monai_ext.base import SettingError, derive_seed, gather, is_number, rank
+from monai_ext.engines.running import run_training
+from monai_ext.handlers import resume_way
 from monai_ext.losses import ImageStageLoss, TextStageLoss
 from monai_ext.networks import AAClip, ClipModel, Stage1Output, Stage2Output, load_adapters, load_clip
 
@@ -171,7 +173,8 @@ def plan_stages(
 
     Args:
         stages: wanted: 1, 2 or both.
-        resume: ``True``, ``False`` or the path of a checkpoint of either stage; on the command line also as text.
+        resume: ``True``, ``False``, ``"auto"`` or the path of a checkpoint of either stage; on the command line also
+            as text.
         folders: of each stage's checkpoints.
 
     Returns:
@@ -181,17 +184,16 @@ def plan_stages(
         SettingError: no such stages.
     """
     wanted = checked_stages(stages)
-    known = {"true": True, "false": False}
-    way: Resume = known.get(str(resume).lower(), resume)
+    way = resume_way(resume)
     if way is False:
         return dict.fromkeys(wanted, False)
-    if isinstance(way, str):
+    if isinstance(way, str) and way != "auto":
         stage = _stage_of(Path(way)) if len(wanted) == 2 else wanted[0]
         return {one: way if one == stage else False for one in wanted if one >= stage}
     begun = [one for one in wanted if list(Path(folders[one]).glob("checkpoint_iteration=*.pt"))]
     # Where nothing has begun, the first stage's handler says so.
     latest = max(begun, default=wanted[0])
-    return {one: one == latest for one in wanted if one >= latest}
+    return {one: way if one == latest else False for one in wanted if one >= latest}
 
 
 def run_stages(plan: Mapping[Stage, Resume], model: AAClip, trainers: Mapping[Stage, Any], text_adapter: Path) -> None:
@@ -208,7 +210,7 @@ def run_stages(plan: Mapping[Stage, Resume], model: AAClip, trainers: Mapping[St
             gather(None)  # the first rank writes the file that all read
             load_adapters(model, text_adapter)
         model.set_stage(stage)
-        trainers[stage].run()
+        run_training(trainers[stage])
 
 
 def checked_stages(stages: Sequence[int] | int) -> tuple[Stage, ...]:

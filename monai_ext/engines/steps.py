@@ -72,6 +72,7 @@ class TrainingStep:
         self.guard = FiniteGuard() if quarantine is None else SkippingGuard(quarantine)
         self._fast: tuple[nn.Module, Any] | None = None
         self.accumulate, self.clip_norm, self.schedule = accumulate, clip_norm, schedule
+        self.between_steps = True  # of the optimiser, where no gradients are on their way
         # Made here and switched on at the first step, so that a checkpoint can restore it before.
         self.scaler = torch.amp.GradScaler("cuda", enabled=torch.cuda.is_available())
 
@@ -117,6 +118,7 @@ class TrainingStep:
         if last:
             self._update(engine, dtype)
         self._step_schedule(last, window)
+        self.between_steps = last
         engine.state.output = [{"image": image, "label": label, "pred": prediction, "loss": loss.detach()}]
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
         output: list[dict[str, Any]] = engine.state.output

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from monai.data import DataLoader, list_data_collate
 from torch.utils.data import Dataset, Sampler
 
-from monai_ext.base import RunError, SettingError, is_number
+from monai_ext.base import RunError, SettingError, is_number, leave_stopping_to_the_run
 from monai_ext.engines.draws import Draw
 from monai_ext.engines.ended_workers import WorkerWatch
 from monai_ext.engines.watched_samples import DrawNotes, Troubles, UsableBatch, WatchedSamples, name_of
@@ -153,6 +153,7 @@ class SupervisedLoader(DataLoader):
             collate_fn=UsableBatch(list_data_collate),
             pin_memory=pin_memory,
             persistent_workers=persistent_workers,
+            worker_init_fn=leave_stopping_to_the_run,
         )
 
     def __iter__(self) -> Iterator[Any]:

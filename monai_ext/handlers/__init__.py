@@ -11,6 +11,7 @@ from monai_ext.handlers.previews import ReconstructionPreviews
 from monai_ext.handlers.progress import ScanProgress, TrainingProgress
 from monai_ext.handlers.provenance import RunProvenance
 from monai_ext.handlers.quarantine import Finding, Quarantine
+from monai_ext.handlers.run_files import resume_way
 from monai_ext.handlers.scoring import CaseScoring
 from monai_ext.handlers.summary import RunSummary
 
@@ -33,5 +34,6 @@ __all__ = [
     "RunSummary",
     "ScanProgress",
     "TrainingProgress",
+    "resume_way",
     "shared",
 ]

@@ -1,19 +1,38 @@
 """Saving a run so that it can go on as if never interrupted, and keeping its best model."""
 
 import math
-import re
+import shutil
+import sys
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from ignite.engine import Engine, Events
 from torch import nn
 
-from monai_ext.base import InputError, SettingError, WeightsError, bare, rank, replacing, save_torch
-
-_NAME = re.compile(r"checkpoint_iteration=(\d+)\.pt")
+from monai_ext.base import (
+    REQUEUE,
+    InputError,
+    SettingError,
+    WeightsError,
+    bare,
+    gather,
+    rank,
+    remove_weights,
+    replacing_weights,
+    save_torch,
+    stop_asked,
+)
+from monai_ext.handlers.quarantine import Quarantine
+from monai_ext.handlers.run_files import (
+    Resume,
+    checkpoint_path,
+    find_checkpoint,
+    resume_way,
+    saved_checkpoints,
+)
+from monai_ext.handlers.run_record import DataRecord, compare_data, compare_settings, make_record
 
 
 class BestModel:
@@ -50,8 +69,15 @@ class BestModel:
 
     def write(self) -> None:
         """Write the network as it is now."""
-        with replacing(self.path) as temporary:
+        with replacing_weights(self.path) as temporary:
             save_torch(bare(self.network).state_dict(), temporary)
+
+    def bring(self, folder: Path) -> None:
+        """Copy the best model from the folder of the checkpoint that a run goes on from, where this one has none."""
+        source = folder / self.path.name
+        if rank() == 0 and self.best is not None and source.exists() and not self.path.exists():
+            with replacing_weights(self.path) as temporary:
+                shutil.copyfile(source, temporary)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best value and its epoch."""
@@ -67,23 +93,38 @@ class RunCheckpoints:
 
     Random numbers are not saved: they derive from (seed, epoch, index) and (seed, iteration). On the
     CPU a resumed run ends with the same weights, bit for bit. Attach it after validation, so that an
-    epoch's last checkpoint knows that validation's result.
+    epoch's last checkpoint knows that validation's result. Gradients are not saved either: where they are added up
+    over several batches, a checkpoint that falls due is written after the step of the optimiser.
+
+    Within :func:`monai_ext.base.stop_on_signals` a signal to any rank has all of them save at the end of the step,
+    and end with exit code 75. One that comes during a validation waits for its end.
 
     Args:
-        folder: where ``checkpoint_iteration=N.pt`` files lie.
+        folder: where ``checkpoint_iteration=N.pt`` files lie, each with its ``.sha256``.
         objects: what to save under which name; each has ``state_dict`` and ``load_state_dict``.
         every: iterations between checkpoints.
         keep: how many of the newest are kept.
-        resume: ``True`` continues from the newest checkpoint in the folder, a path from that file,
-            ``False`` starts afresh and refuses a folder that holds another run.
+        resume: ``True`` continues from the newest checkpoint in the folder, a path from that file, ``"auto"`` from
+            the newest that is undamaged, or starts afresh where there is none; ``False`` starts afresh and refuses a
+            folder that holds another run.
+        settings: that must be the same when the run goes on, by name; the number of ranks always is among them.
+        data: name and checksum of each training scan, see ``filed_data`` and ``stored_data``; must be the same too.
 
     Raises:
-        SettingError: when the run starts: nothing to resume, a run already there, or another epoch length.
-        WeightsError: when the run starts: the checkpoint cannot be read or fits another network.
+        SettingError: when the run starts: nothing to resume, a run already there, another epoch length, other settings
+            or other data.
+        WeightsError: when the run starts: the checkpoint is damaged or fits another network.
     """
 
     def __init__(
-        self, folder: str, objects: Mapping[str, Any], every: int, keep: int = 2, resume: bool | str = False
+        self,
+        folder: str,
+        objects: Mapping[str, Any],
+        every: int,
+        keep: int = 2,
+        resume: Resume = False,
+        settings: Mapping[str, Any] | None = None,
+        data: DataRecord | None = None,
     ) -> None:
         if every < 1 or keep < 1:
             raise SettingError(
@@ -91,46 +132,82 @@ class RunCheckpoints:
                 code="setting.checkpoints",
             )
         self.folder, self.objects = Path(folder), dict(objects)
-        self.every, self.keep = every, keep
-        # On the command line of MONAI's bundles true and false arrive as text.
-        self.resume = {"true": True, "false": False}.get(str(resume).lower(), resume)
+        self.every, self.keep, self.resume = every, keep, resume_way(resume)
+        self.settings, self.data = dict(settings or {}), data
         self._due = False
+        self._written: int | None = None
 
     def attach(self, engine: Engine) -> None:
         """Restore when the run starts; save while it runs and when it ends."""
         engine.add_event_handler(Events.STARTED, self._restore)
-        engine.add_event_handler(Events.ITERATION_COMPLETED(every=self.every), self._mark)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self._save_if_due)
-        engine.add_event_handler(Events.COMPLETED, self.save)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._after_iteration)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._after_epoch)
+        engine.add_event_handler(Events.COMPLETED, self._after_run)
 
-    def save(self, engine: Engine) -> None:
-        """Write one checkpoint (first rank only) and remove those beyond ``keep``."""
+    def save(self, engine: Engine, epoch_done: bool = True) -> None:
+        """Write one checkpoint (first rank only) and remove those beyond ``keep``.
+
+        Args:
+            engine: the trainer.
+            epoch_done: ``False`` at the end of an epoch whose validation is still to come.
+        """
         self._due = False
         # On every rank, for a state may be gathered from all of them.
         content = {name: bare(item).state_dict() for name, item in self.objects.items()}
+        self._written = engine.state.iteration if epoch_done else None
         if rank():
             return
-        content["progress"] = {"iteration": engine.state.iteration, "epoch_length": engine.state.epoch_length}
-        with replacing(self.folder / f"checkpoint_iteration={engine.state.iteration}.pt") as temporary:
+        content["progress"] = {
+            "iteration": engine.state.iteration,
+            "epoch_length": engine.state.epoch_length,
+            "epoch_done": epoch_done,
+            **make_record(self.settings, self.data),
+        }
+        with replacing_weights(checkpoint_path(self.folder, engine.state.iteration)) as temporary:
             save_torch(content, temporary)
-        for _, path in _saved(self.folder)[: -self.keep]:
-            path.unlink(missing_ok=True)
+        for _, path in saved_checkpoints(self.folder)[: -self.keep]:
+            remove_weights(path)
 
-    def _mark(self, engine: Engine) -> None:
-        # The last iteration of an epoch is saved after validation, whose best value belongs into the file.
-        self._due = engine.state.iteration % engine.state.epoch_length == 0
-        if not self._due:
+    def _after_iteration(self, engine: Engine) -> None:
+        self._due |= engine.state.iteration % self.every == 0
+        # Amid a window the sum of the gradients so far is in no checkpoint.
+        if not all(getattr(item, "between_steps", True) for item in self.objects.values()):
+            return
+        stop = _anyone_asked()
+        last = engine.state.iteration % engine.state.epoch_length == 0
+        # The last iteration of an epoch is saved after validation, whose best value belongs into the file; a
+        # stop does not wait for it, so that the run that goes on has it before it.
+        if stop or (self._due and not last):
+            self.save(engine, epoch_done=not last)
+        if stop:
+            self._leave(engine, stop)
+
+    def _after_epoch(self, engine: Engine) -> None:
+        stop = _anyone_asked()
+        if stop or self._due:
+            self.save(engine)
+        if stop:
+            self._leave(engine, stop)
+
+    def _after_run(self, engine: Engine) -> None:
+        if self._written != engine.state.iteration:
             self.save(engine)
 
-    def _save_if_due(self, engine: Engine) -> None:
-        if self._due:
-            self.save(engine)
+    def _leave(self, engine: Engine, signal_name: str) -> None:
+        gather(None)  # when one rank ends torchrun ends the others, of which the first is writing
+        if rank() == 0:
+            print(
+                f"\nstopped by {signal_name} after iteration {engine.state.iteration}, whose checkpoint is written; "
+                "go on with --resume true",
+                file=sys.stderr,
+            )
+        raise SystemExit(REQUEUE)
 
     def _restore(self, engine: Engine) -> None:
-        path = self._source()
-        if path is None:
+        found = find_checkpoint(self.folder, self.resume)
+        if found is None:
             return
-        content = _read(path)
+        path, content = found
         wanted = {*self.objects, "progress"}
         if set(content) != wanted:
             raise WeightsError(
@@ -139,71 +216,52 @@ class RunCheckpoints:
                 code="weights.run",
             )
         progress = content["progress"]
+        record = make_record(self.settings, self.data)
+        compare_settings(progress, record, path.name)
         if progress["epoch_length"] != engine.state.epoch_length:
             raise SettingError(
                 f"{path.name}: was written with {progress['epoch_length']} iterations an epoch and this run "
                 f"has {engine.state.epoch_length}; resume with the same data, batch size and number of ranks",
                 code="setting.resume",
             )
+        bad = self._bad_scans()
+        self._load(content, path.name)
+        compare_data(progress, record, bad | self._bad_scans(), path.name)
+        for item in self.objects.values():
+            if isinstance(item, BestModel):
+                item.bring(path.parent)
+        engine.state.iteration = progress["iteration"]
+        engine.state.epoch = progress["iteration"] // progress["epoch_length"]
+        if not progress.get("epoch_done", True):
+            # What was left out of the epoch's end: validation, its line of history.
+            self._due = True
+            engine.fire_event(Events.EPOCH_COMPLETED)
+
+    def _bad_scans(self) -> set[str]:
+        # Those of the list's file, and once it is loaded those of the checkpoint.
+        lists = [item for item in self.objects.values() if isinstance(item, Quarantine)]
+        return {name for one in lists for name in one.bad_scans()}
+
+    def _load(self, content: Mapping[str, Any], place: str) -> None:
         for name, item in self.objects.items():
             try:
                 bare(item).load_state_dict(content[name])
             except InputError as error:
-                raise type(error)(f"{path.name}: {error}", code=error.code) from error
+                raise type(error)(f"{place}: {error}", code=error.code) from error
             except (RuntimeError, ValueError, KeyError) as error:
                 raise WeightsError(
-                    f"{path.name}: {name!r} fits another configuration "
+                    f"{place}: {name!r} fits another configuration "
                     f"({_first_reason(error)}); resume with the one that wrote it",
                     code="weights.run",
                 ) from error
-        engine.state.iteration = progress["iteration"]
-        engine.state.epoch = progress["iteration"] // progress["epoch_length"]
-
-    def _source(self) -> Path | None:
-        saved = _saved(self.folder)
-        if isinstance(self.resume, str):
-            return Path(self.resume)
-        if self.resume and not saved:
-            raise SettingError(
-                f"resume: {self.folder.name!r} holds no checkpoint_iteration=N.pt; "
-                "start without resume, or name the checkpoint's path",
-                code="setting.resume",
-            )
-        if not self.resume and saved:
-            raise SettingError(
-                f"resume: {self.folder.name!r} already holds a run at iteration {saved[-1][0]}; "
-                "pass --resume true to go on with it, or choose another output_dir",
-                code="setting.resume",
-            )
-        return saved[-1][1] if saved else None
 
 
-def _saved(folder: Path) -> list[tuple[int, Path]]:
-    """Return checkpoints by iteration, oldest first; file times play no part."""
-    found = ((_NAME.fullmatch(path.name), path) for path in folder.glob("checkpoint_iteration=*.pt"))
-    return sorted((int(match.group(1)), path) for match, path in found if match)
+def _anyone_asked() -> str:
+    """Return the signal that asks this rank or another one to stop, or nothing; every rank must call it."""
+    return next(filter(None, gather(stop_asked())), "")
 
 
 def _first_reason(error: Exception) -> str:
     # torch puts a headline before its list of misfits.
     headline, *reasons = str(error).strip().splitlines()
     return textwrap.shorten(reasons[0] if reasons and headline.endswith(":") else headline, 200).rstrip(".")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise WeightsError(
-            f"{path.name}: no such checkpoint; check the path given as resume", code="weights.missing"
-        ) from error
-    except Exception as error:  # torch raises many types for a torn or foreign file
-        raise WeightsError(
-            f"{path.name}: cannot be read as a checkpoint; resume from an earlier one",
-            code="weights.unreadable",
-        ) from error
-    if not isinstance(content, dict) or "progress" not in content:  # weights alone have no progress
-        raise WeightsError(
-            f"{path.name}: is not a run's checkpoint; choose a checkpoint_iteration=N.pt file", code="weights.run"
-        )
-    return content

@@ -37,13 +37,12 @@ class HistoryLines:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._write)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the sum and the count of this epoch's losses so far; every rank must call it."""
-        parts = gather((float(self._total), int(self._count)))
-        return {"total": sum(total for total, _ in parts), "count": sum(count for _, count in parts)}
+        """Return each rank's sum and count of this epoch's losses so far; every rank must call it."""
+        return {"ranks": gather([float(self._total), int(self._count)])}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore them; the first rank holds what all of them had."""
-        self._total, self._count = (0.0, 0) if rank() else (state["total"], state["count"])
+        """Restore this rank's: added up in another order, the mean would differ in its last digit."""
+        self._total, self._count = state["ranks"][rank()]
 
     def _add(self, engine: Engine) -> None:
         loss = engine.state.output[0]["loss"].detach()
@@ -52,12 +51,12 @@ class HistoryLines:
         self._count = self._count + counts
 
     def _write(self, engine: Engine) -> None:
-        losses = self.state_dict()
+        totals, counts = zip(*self.state_dict()["ranks"], strict=True)
         self._total, self._count = 0.0, 0
         row = {
             "epoch": engine.state.epoch,
             "iteration": engine.state.iteration,
-            "train_loss": losses["total"] / losses["count"] if losses["count"] else None,
+            "train_loss": sum(totals) / sum(counts) if any(counts) else None,
             "lr": self.optimizer.param_groups[0]["lr"],
         }
         if self.evaluator is not None and self.evaluator.state.epoch == engine.state.epoch:

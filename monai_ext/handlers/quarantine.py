@@ -130,6 +130,12 @@ class Quarantine:
         told = ", ".join(f"{counts[kind]} {word}" for kind, word in words.items() if kind in counts)
         return told and f"{told}, see {self.path}"
 
+    def bad_scans(self) -> set[str]:
+        """Return the scans in all ranks' lists, also those that stopped a run; every rank must call it."""
+        rows = self._rows() if self.path.exists() else [one._asdict() for one in self.findings]
+        own = {row["id"] for row in rows if row["kind"] in ("scan", "worker")}
+        return set().union(*gather(own))
+
     def state_dict(self) -> dict[str, Any]:
         """Return every rank's findings; every rank must call it."""
         return {"ranks": gather([one._asdict() for one in self.findings])}
@@ -171,9 +177,11 @@ class Quarantine:
     def _read(self) -> list[Finding]:
         """Return the findings of the file but for the one that stopped the run: what it names is tried again."""
         try:
-            rows = [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines() if line.strip()]
-            return [Finding(**row) for row in rows if not row.pop("stopped", False)]
+            return [Finding(**row) for row in self._rows() if not row.pop("stopped", False)]
         except (ValueError, TypeError, AttributeError) as error:
             raise StoreError(
                 f"{self.path.name}: holds a line that is no finding; delete that line, or the file", code="run.list"
             ) from error
+
+    def _rows(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines() if line.strip()]

@@ -300,7 +300,8 @@ def ranks(adaptation: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) 
     names = [f"{monai_ext.bundle_path(BUNDLE)}/configs/{name}.json" for name in (*CONFIGS, "multi_gpu_train")]
     command = [str(Path(sys.executable).parent / "torchrun"), "--standalone", "--nproc_per_node", "2"]
     command += ["-m", "monai.bundle", "run", "--config_file", str([*names, "settings.json"])]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
+    path = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     environment["CUDA_VISIBLE_DEVICES"] = ""
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, encoding="utf-8", timeout=280)
     assert done.returncode == 0, done.stderr

@@ -1,6 +1,7 @@
 """The pretraining bundle, run the way users and the model zoo run it."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def test_training_leaves_what_its_readme_promises(run_flow: Run, pretrain_settin
     assert (folder / "models" / "model.pt").exists()
     assert sorted(p.name for p in (folder / "previews").iterdir()) == ["epoch_0001.png", "epoch_0002.png"]
     assert list((folder / "tensorboard").iterdir())
-    assert len(list((folder / "models").glob("checkpoint_*"))) == 2  # the newest two are kept
+    assert len(list((folder / "models").glob("checkpoint_*.pt"))) == 2  # the newest two are kept
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3, 4, 5])
@@ -98,6 +99,32 @@ def test_a_folder_with_a_run_is_not_overwritten(run_flow: Run, pretrain_settings
     while cause is not None and not isinstance(cause, SettingError):
         cause = cause.__cause__
     assert "already holds a run at iteration 6; pass --resume true" in str(cause)
+    with pytest.raises(RuntimeError) as caught:
+        run_flow(BUNDLE, ["train"], True, {**pretrain_settings, "resume": True, "learning_rate": 0.5, "spread": 3})
+    told = str(input_error_in(caught.value))
+    assert "checkpoint_iteration=6.pt: spread was 16 and is now 3; learning_rate was 0.0001 and is now 0.5; " in told
+
+
+def test_a_volume_prepared_anew_is_noticed_when_the_run_goes_on(
+    run_flow: Run, pretrain_settings: dict[str, Any], tmp_path: Path, phantoms: Path, store: Path
+) -> None:
+    from monai_ext.volumes import prepare
+
+    settings = {**pretrain_settings, "dataset_dir": str(tmp_path / "store")}
+    shutil.copytree(store, tmp_path / "store")
+    run_flow(BUNDLE, ["train"], True, settings)
+    for path in (tmp_path / "store").glob("phantom_training_00*"):
+        path.unlink()
+    folder = tmp_path / "scans"
+    shutil.copytree(phantoms, folder)
+    (folder / "images" / "phantom_training_01.nii.gz").replace(folder / "images" / "phantom_training_00.nii.gz")
+    assert not prepare(
+        folder / "images" / "phantom_training_00.nii.gz", tmp_path / "store", spacing_mm=(6.0, 6.0, 6.0), workers=0
+    ).exit_code
+    with pytest.raises(RuntimeError) as caught:
+        run_flow(BUNDLE, ["train"], True, {**settings, "resume": "auto"})
+    told = str(input_error_in(caught.value))
+    assert "training data are not those of the run: phantom_training_00 is replaced; put them back" in told
 
 
 def test_a_store_of_one_scan_cannot_hold_any_out(tmp_path: Path, store: Path) -> None:

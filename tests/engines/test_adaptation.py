@@ -61,6 +61,13 @@ def test_a_run_goes_on_in_the_latest_stage_begun(
     assert plan_stages(stages, resume, folders(tmp_path, *begun)) == plan
 
 
+@pytest.mark.parametrize(
+    ("begun", "plan"), [((), {1: "auto", 2: False}), ((1,), {1: "auto", 2: False}), ((1, 2), {2: "auto"})]
+)
+def test_auto_goes_on_or_begins(tmp_path: Path, begun: tuple[int, ...], plan: Any) -> None:
+    assert plan_stages([1, 2], "auto", folders(tmp_path, *begun)) == plan
+
+
 def test_without_resumption_all_stages_begin_afresh(tmp_path: Path) -> None:
     for resume in (False, "false"):
         assert plan_stages([1, 2], resume, folders(tmp_path)) == {1: False, 2: False}

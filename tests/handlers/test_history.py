@@ -39,11 +39,12 @@ def test_a_resumed_run_has_the_lines_of_the_uninterrupted_one(tmp_path: Path, it
     assert run(tmp_path, resume=saved) == whole
 
 
-def test_a_resumed_epoch_counts_all_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(history, "gather", lambda own: [own, (4.0, 2)])
+@pytest.mark.parametrize(("number", "own"), [(0, [6.0, 3]), (1, [4.0, 2])])
+def test_each_rank_goes_on_with_its_own_losses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, own: list[float]
+) -> None:
+    monkeypatch.setattr(history, "gather", lambda one: [one])
+    monkeypatch.setattr(history, "rank", lambda: number)
     lines = HistoryLines(str(tmp_path / "history.jsonl"), None)
-    lines.load_state_dict({"total": 6.0, "count": 3})
-    assert lines.state_dict() == {"total": 10.0, "count": 5}
-    monkeypatch.setattr(history, "rank", lambda: 1)  # what all ranks had is added once
-    lines.load_state_dict({"total": 6.0, "count": 3})
-    assert lines.state_dict() == {"total": 4.0, "count": 2}
+    lines.load_state_dict({"ranks": [[6.0, 3], [4.0, 2]]})
+    assert lines.state_dict() == {"ranks": [own]}

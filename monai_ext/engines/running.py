@@ -1,0 +1,16 @@
+"""Running a trainer such that its machine can be taken away."""
+
+from typing import Any
+
+from monai_ext.base import stop_on_signals
+
+
+def run_training(trainer: Any, patience_s: float = 5.0) -> None:
+    """Run a trainer; on SIGTERM or SIGUSR1 its `RunCheckpoints` saves at the end of the step and ends with code 75.
+
+    Args:
+        trainer: anything with ``run()``.
+        patience_s: see :func:`monai_ext.base.stop_on_signals`.
+    """
+    with stop_on_signals(patience_s):
+        trainer.run()
