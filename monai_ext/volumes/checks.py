@@ -10,6 +10,7 @@ from monai_ext.volumes.refusals import refuse_geometry
 MAX_VOXELS = 2**31  # 8 GiB as float32; a whole body at 1024 x 1024 x 2048
 SPACING_MM = (0.01, 100.0)  # no CT is finer or coarser; a damaged header often says so
 PLACE_MM = 1e5  # from the scanner's centre; 100 m is beyond any table, and float32 keeps hundredths up to there
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 SHEAR = 1e-3  # cosine between axes: over a 500 mm field of view such a shear moves voxels by 0.5 mm
 
 
