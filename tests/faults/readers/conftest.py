@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 SECONDS = 10
 READERS = {
@@ -136,3 +138,54 @@ class NiftiMaker:
 def nifti() -> NiftiMaker:
     """Makes NIfTI files byte by byte."""
     return NiftiMaker()
+
+
+class SeriesMaker:
+    """Makes CT series of 5 slices of 7 x 11 voxels, whose identifiers all hold ``SENTINEL``."""
+
+    COUNT = 5
+
+    @staticmethod
+    def voxels() -> np.ndarray:
+        """Return ``(7, 11, 5)`` HU."""
+        rng = np.random.default_rng(7)
+        found = rng.integers(-1010, -990, (7, 11, SeriesMaker.COUNT))
+        found[2:5, 3:9] = rng.integers(-100, 80, (3, 6, SeriesMaker.COUNT))
+        return found
+
+    def slices(self, axes: tuple[float, ...] = (1, 0, 0, 0, 1, 0)) -> list[Dataset]:
+        """Return the slices from the feet, 12 bits stored 1024 above HU."""
+        found = []
+        for index in range(self.COUNT):
+            data = Dataset()
+            data.SOPClassUID, data.SOPInstanceUID = CTImageStorage, f"2.25.9.{index + 1}"
+            data.StudyInstanceUID, data.SeriesInstanceUID, data.SeriesNumber = "2.25.7", "2.25.8", 3
+            data.PatientName, data.PatientID, data.SeriesDescription = "SENTINEL^JANE", "SENTINEL-4711", "SENTINEL"
+            data.Modality, data.ImageType = "CT", ["ORIGINAL", "PRIMARY", "AXIAL"]
+            place = np.array([-10, 20.5, 30]) + 2.5 * index * np.cross(axes[:3], axes[3:])
+            data.ImageOrientationPatient = list(axes)
+            data.ImagePositionPatient = [round(float(value), 6) for value in place]
+            data.PixelSpacing, data.Rows, data.Columns, data.SamplesPerPixel = [1.25, 0.75], 11, 7, 1
+            data.PhotometricInterpretation = "MONOCHROME2"
+            data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 12, 11, 0
+            data.RescaleSlope, data.RescaleIntercept, data.RescaleType = 1, -1024, "HU"
+            data.PixelData = (self.voxels()[:, :, index].T + 1024).astype("<u2").tobytes()
+            data["PixelData"].VR = "OW"
+            found.append(data)
+        return found
+
+    def save(self, slices: list[Dataset], folder: Path, syntax: str = ExplicitVRLittleEndian) -> Path:
+        """Write slices, their files in an order of their own; a slice may know its syntax already."""
+        folder.mkdir(parents=True)
+        for number, data in enumerate(slices):
+            meta = data.file_meta = getattr(data, "file_meta", None) or FileMetaDataset()
+            meta.TransferSyntaxUID = meta.get("TransferSyntaxUID", syntax)
+            meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = CTImageStorage, f"2.25.9.{number + 1}"
+            data.save_as(folder / f"SENTINEL-{number * 7 % 5}{number}", enforce_file_format=True)
+        return folder
+
+
+@pytest.fixture(scope="session")
+def ct_series() -> SeriesMaker:
+    """Makes DICOM series."""
+    return SeriesMaker()

@@ -47,8 +47,15 @@ def packed_nrrd(pack: Content) -> Content:
     return nrrd("raw", "gzip", pack)
 
 
-def packed_meta(pack: Content, more: str = "") -> Content:
-    return meta("CompressedData = False", f"CompressedData = True{more}", pack)
+def packed_meta(pack: Content, size: str | None = "") -> Content:
+    """Return a file that gives the right size of its packed data, or that one, or none if ``None``."""
+
+    def make(data: bytes) -> bytes:
+        packed = pack(data)
+        told = "" if size is None else f"\nCompressedDataSize = {size or len(packed)}"
+        return meta("CompressedData = False", f"CompressedData = True{told}")(b"") + packed
+
+    return make
 
 
 BAD_NRRD: dict[str, Content] = {
@@ -148,10 +155,10 @@ BAD_META: dict[str, Content] = {
     "zlib checksum": packed_meta(lambda data: zlib.compress(data)[:-4] + bytes(4)),
     "zlib and garbage": packed_meta(lambda data: zlib.compress(data) + b"garbage"),
     "zlib of more": packed_meta(lambda data: zlib.compress(data + bytes(1 << 20))),
-    "size of the packed data": packed_meta(zlib.compress, "\nCompressedDataSize = 100"),
-    "size of no packed data": packed_meta(zlib.compress, "\nCompressedDataSize = -1"),
-    "no size of the packed data": packed_meta(zlib.compress),
-    "size in words": packed_meta(zlib.compress, "\nCompressedDataSize = many"),
+    "size of the packed data": packed_meta(zlib.compress, "100"),
+    "size of no packed data": packed_meta(zlib.compress, "-1"),
+    "no size of the packed data": packed_meta(zlib.compress, None),
+    "size in words": packed_meta(zlib.compress, "many"),
     "a line without end": lambda data: b"Comment = " + b"x" * (1 << 21),
 }
 
@@ -179,7 +186,7 @@ def test_both_are_read_when_nothing_is_wrong(tmp_path, nifti, limited):
         ("nrrd", nrrd()),
         ("nrrd", packed_nrrd(gzip.compress)),
         ("mha", meta()),
-        ("mha", packed_meta(zlib.compress, f"\nCompressedDataSize = {len(zlib.compress(good_data(nifti)))}")),
+        ("mha", packed_meta(zlib.compress)),
     ):
         (tmp_path / f"good.{ending}").write_bytes(content(good_data(nifti)))
         found = limited("read_scan", tmp_path / f"good.{ending}")
