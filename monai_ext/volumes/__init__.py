@@ -8,9 +8,11 @@ from monai_ext.volumes.dicom_quiet import quiet_pydicom
 from monai_ext.volumes.found_inputs import PICTURE_ENDINGS, FoundInput, find_inputs
 from monai_ext.volumes.found_scans import FoundScan, find_scans
 from monai_ext.volumes.found_series import FoundSeries, find_series
+from monai_ext.volumes.nifti_image import nifti_image
 from monai_ext.volumes.phantoms import PHANTOM_LABELS, Phantom, phantom_torso, write_phantoms
 from monai_ext.volumes.prepare import prepare
 from monai_ext.volumes.prepare_summary import PrepareSummary
+from monai_ext.volumes.read_back import check_read_back
 from monai_ext.volumes.read_itk import affine_of_itk, quiet_itk
 from monai_ext.volumes.read_scan import read_header, read_labels, read_scan
 from monai_ext.volumes.scan import Scan, ScanHeader
@@ -43,11 +45,13 @@ __all__ = [
     "affine_of_itk",
     "body_mask",
     "check_affine",
+    "check_read_back",
     "find_body",
     "find_inputs",
     "find_scans",
     "find_series",
     "largest_shift_mm",
+    "nifti_image",
     "open_series",
     "phantom_torso",
     "prepare",
