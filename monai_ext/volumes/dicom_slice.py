@@ -43,6 +43,8 @@ class DicomSlice:
         """Return an attribute as pydicom gives it, ``None`` when absent or empty."""
         try:
             value = self.header.get(keyword)
+        except MemoryError:
+            raise
         except Exception:
             # pydicom converts on access and raises whatever the bytes provoke.
             self.refuse(f"has a {keyword} that cannot be parsed", "export the series again", "dicom.unreadable")
@@ -68,20 +70,6 @@ class DicomSlice:
         """Return a number, or the default when it is absent or empty."""
         return default if self.value(keyword) is None else float(self.numbers(keyword, 1)[0])
 
-    def whole_header(self) -> pydicom.Dataset:
-        """Parse the file again up to its pixels, this time keeping everything.
-
-        Raises:
-            ScanError: it can no longer be parsed.
-        """
-        try:
-            header = pydicom.dcmread(self.path, stop_before_pixels=True)
-        except OSError:
-            raise
-        except Exception:
-            self.refuse("cannot be parsed", "copy or export the series again", "dicom.unreadable")
-        return header
-
     def refuse(self, what: str, way_out: str, code: str) -> NoReturn:
         """Raise a ``ScanError`` about this file."""
         refuse(self.case, f"{self.place} {what}", way_out, code)
@@ -105,10 +93,24 @@ def open_slice(path: Path, place: str, case: str) -> DicomSlice:
             header = pydicom.dcmread(handle, stop_before_pixels=True, specific_tags=_READ)
             # pydicom takes the end of the file for that of the header, and a value cut short for the value.
             whole = handle.read(1) != b""
-    except ScanError:
+    except (ScanError, MemoryError):
         raise
     except Exception as error:
         what = "is not a DICOM file" if isinstance(error, InvalidDicomError) else "cannot be parsed"
         way_out = "leave only the whole slices of one series in the folder"
         refuse(case, f"{place} {what}", way_out, "dicom.unreadable")
     return DicomSlice(path, header, place, case, whole)
+
+
+def whole_header(path: Path, place: str, case: str) -> pydicom.Dataset:
+    """Parse a file up to its pixels, keeping everything.
+
+    Raises:
+        ScanError: it can no longer be parsed.
+    """
+    try:
+        return pydicom.dcmread(path, stop_before_pixels=True)
+    except (OSError, MemoryError):
+        raise
+    except Exception:
+        refuse(case, f"{place} cannot be parsed", "copy or export the series again", "dicom.unreadable")
