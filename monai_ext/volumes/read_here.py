@@ -93,7 +93,9 @@ def kind_of(path: Path, case: str) -> Kind:
     Raises:
         ScanError: there is no such file, or it is none of those read here.
     """
-    if not path.is_file():
+    with refusing_closed_files(case):  # a name too long, or a parent folder that may not be entered
+        there = path.is_file()
+    if not there:
         refuse(case, "there is no such file or folder", "check the path", "scan.missing")
     name = path.name.lower()
     if name.endswith(NIFTI_ENDINGS):

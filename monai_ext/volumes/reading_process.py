@@ -32,9 +32,12 @@ from monai_ext.volumes.refusals import refuse
 TASKS = "monai_ext.volumes.reading_tasks"
 
 _START = """
-import json, sys
+import json, sys, types
 told = json.loads(sys.argv[1])
 sys.path[:] = told.pop("path")
+# The room without its __init__, which loads the store and the phantoms too: they double the time to start.
+sys.modules["monai_ext.volumes"] = room = types.ModuleType("monai_ext.volumes")
+room.__path__ = [told.pop("room")]
 from monai_ext.volumes.reading_worker import serve
 serve(**told)
 """
@@ -62,7 +65,8 @@ class ReadingProcess:
         path = [part for part in sys.path if part] + [str(Path(monai_ext.__file__).parents[1])]
         self._line, theirs = socket.socketpair()
         life, self._life = os.pipe()
-        told = {"path": path, "connection": theirs.fileno(), "life": life, "modules": list(modules)}
+        told = {"path": path, "connection": theirs.fileno(), "life": life}
+        told |= {"modules": list(modules), "room": str(Path(__file__).parent)}
         # A thread more costs address space, and cores are for reading several scans.
         single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"), "1")
         try:
