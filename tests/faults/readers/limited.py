@@ -71,6 +71,16 @@ def _in_child(function: Any, args: tuple, options: dict, writing: int, printed: 
         taken = int(pages.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY_BYTES,) * 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    answer = called(function, args, options)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with os.fdopen(writing, "wb") as pipe:
+        pickle.dump(answer, pipe)
+    os._exit(0)
+
+
+def called(function: Any, args: tuple, options: dict) -> dict[str, Any]:
+    """Return what a reader returns or raises."""
     try:
         answer = {"kind": "value", "value": _plain(function(*args, **options))}
     except BaseException as error:
@@ -79,11 +89,7 @@ def _in_child(function: Any, args: tuple, options: dict, writing: int, printed: 
         refused = isinstance(error, InputError)
         answer = {"kind": "refused" if refused else "raised", "type": type(error).__name__, "message": str(error)}
         answer |= {"code": error.code, "case": error.case} if refused else {}
-    sys.stdout.flush()
-    sys.stderr.flush()
-    with os.fdopen(writing, "wb") as pipe:
-        pickle.dump(answer, pipe)
-    os._exit(0)
+    return answer
 
 
 def _plain(value: Any) -> Any:
