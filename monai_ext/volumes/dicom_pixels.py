@@ -10,8 +10,9 @@ import numpy as np
 from pydicom import uid
 from pydicom.dataset import Dataset
 
-from monai_ext.volumes.dicom_jpeg import JPEG_SYNTAXES, decoded_jpeg, refuse_pixels
+from monai_ext.volumes.dicom_jpeg import JPEG_SYNTAXES, decoded_jpeg, fragments, refuse_pixels
 from monai_ext.volumes.dicom_parse import TwiceError, parse
+from monai_ext.volumes.dicom_rle import is_whole_rle
 
 _NATIVE = {uid.ImplicitVRLittleEndian: "<", uid.ExplicitVRLittleEndian: "<", uid.ExplicitVRBigEndian: ">"}
 
@@ -49,6 +50,9 @@ def stored_values(path: Path) -> np.ndarray:
     if syntax in _NATIVE:
         return _unpacked(_native(pixels, shape, bits[0], _NATIVE[uid.UID(syntax)]), bits[1], signed)
     if syntax == uid.RLELossless:
+        frames = fragments(pixels)
+        if len(frames) != 1 or not is_whole_rle(frames[0], shape[0] * shape[1], bits[0] // 8):
+            refuse_pixels("are damaged")
         return _unpacked(_rle(data, shape), bits[1], signed)
     if syntax in JPEG_SYNTAXES:
         return decoded_jpeg(pixels, syntax, shape, bits, signed=signed)
