@@ -21,6 +21,7 @@ from monai_ext.volumes.reading_pool import ReadingPool
 from monai_ext.volumes.reading_process import TASKS, ReadingProcess
 
 LIMITS = ReadLimits(seconds=0.4, most_bytes=2**29, base_bytes=2**29)
+SMALL = ReadLimits(seconds=5, most_bytes=2**28, base_bytes=2**28)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ BAD = {
     "leave": ("scan.crashed", "the process that read it ended without a sound answer; leave the scan out, or"),
     "spin": ("scan.hung", "reading it takes more than 0.4 s beyond what its size takes; export it again, or set MONAI"),
     "sleep": ("scan.hung", "reading it takes more than 0.4 s beyond what its size takes; export it again, or set"),
-    "eat": ("scan.memory", "reading it needs more memory than such a scan takes, or than 0.5 GiB; export it again, or"),
+    "eat": ("scan.memory", "reading it needs more memory than such a scan takes, or than 0.25 GiB; export it again, or"),
     "write_much": ("scan.unforeseen", "OSError while reading it; leave it out and please report this"),
     "odd_error": ("scan.unforeseen", "KeyError while reading it; leave it out and please report this"),
     "good_again": None,
@@ -75,7 +76,7 @@ def test_whatever_the_reader_does_is_one_sentence(ask, task, record_property, ca
     told = {"folder": str(tmp_path / "made")} if task == "pickled" else {}
     started = time.monotonic()
     with pytest.raises(ScanError) as caught:
-        ask(task, **told)
+        ask(task, SMALL if task == "eat" else LIMITS, **told)
     code, sentence = BAD.get(task) or ("scan.crashed", "the process that read it ended without a sound answer")
     outcome = outcome_of(caught.value, time.monotonic() - started)
     record_property("fault", ["reading process", task, outcome])
@@ -111,8 +112,8 @@ def test_a_batch_goes_on_beside_scans_that_crash_hang_and_eat(
     pool, tmp_path, write_ct, monkeypatch, record_property, caplog
 ):
     monkeypatch.setattr(reading_pool, "_pool", pool)
-    monkeypatch.setenv("MONAI_EXT_READ_SECONDS", "0.5")
-    monkeypatch.setenv("MONAI_EXT_READ_GIB", "0.5")
+    monkeypatch.setenv("MONAI_EXT_READ_SECONDS", "1")
+    monkeypatch.setenv("MONAI_EXT_READ_GIB", "0.25")
     for name in ("a_good", "b_crash", "c_spin", "d_eat", "e_good"):
         write_ct(tmp_path / "SENTINEL" / f"{name}.nii.gz")
     summary = prepare(tmp_path / "SENTINEL", tmp_path / "store", spacing_mm=(1.5, 1.5, 1.5), workers=0)
