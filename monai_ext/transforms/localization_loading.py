@@ -12,9 +12,9 @@ from monai.transforms import Compose, Invertd, MapTransform, Orientationd, Trans
 
 from monai_ext.base import ScanError
 from monai_ext.transforms.clip_picture import ClipMask
-from monai_ext.transforms.read_picture import check_label, read_mask, read_picture
+from monai_ext.transforms.read_picture import check_label
 from monai_ext.transforms.read_scan import ReadScand, scan_tensor
-from monai_ext.volumes import Scan, VolumeStore
+from monai_ext.volumes import Scan, VolumeStore, read_mask, read_picture
 
 _RAS = (("L", "R"), ("P", "A"), ("I", "S"))  # from the negative end of each axis to the positive one
 THINNEST = 3  # slices; fewer have no neighbours to be smoothed with, nor an extent across slices

@@ -73,6 +73,17 @@ def _files_of(path: str, case: str) -> Answer:
     return [str(found) for found in files_of(Path(path), case)], None
 
 
+def _of_pictures(name: str) -> Task:
+    def task(**told: Any) -> Answer:
+        from monai_ext.volumes.picture_tasks import TASKS  # not above: who reads scans alone needs no Pillow
+
+        return TASKS[name](**told)
+
+    return task
+
+
+_PICTURES = ("read_picture", "read_mask", "check_picture", "check_mask", "picture_pixels")
+
 TASKS: dict[str, Task] = {
     "read_scan": _read_scan,
     "read_header": _read_header,
@@ -82,4 +93,5 @@ TASKS: dict[str, Task] = {
     "check_headers": _check_headers,
     "sort_files": _sort_files,
     "files_of": _files_of,
+    **{name: _of_pictures(name) for name in _PICTURES},
 }

@@ -50,7 +50,10 @@ BAD = {
     "leave": ("scan.crashed", "the process that read it ended without a sound answer; leave the scan out, or"),
     "spin": ("scan.hung", "reading it takes more than 0.4 s beyond what its size takes; export it again, or set MONAI"),
     "sleep": ("scan.hung", "reading it takes more than 0.4 s beyond what its size takes; export it again, or set"),
-    "eat": ("scan.memory", "reading it needs more memory than such a scan takes, or than 0.25 GiB; export it again, or"),
+    "eat": (
+        "scan.memory",
+        "reading it needs more memory than such a scan takes, or than 0.25 GiB; export it again, or",
+    ),
     "write_much": ("scan.unforeseen", "OSError while reading it; leave it out and please report this"),
     "odd_error": ("scan.unforeseen", "KeyError while reading it; leave it out and please report this"),
     "good_again": None,
