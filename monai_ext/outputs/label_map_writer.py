@@ -81,6 +81,8 @@ class LabelMapWriter(MapTransform):
             labels = _labels(result, case)
             affine = _own_affine(result, labels.shape, case)
             about = {"scan_sha256": fingerprint} if fingerprint else {}
+            if result.meta.get("relaxed"):
+                about["relaxed"] = str(result.meta["relaxed"])
             with ExitStack() as files:
                 seg = path.with_name(f"{case}_{self.postfix}.dcm")
                 if self.dicom_seg:

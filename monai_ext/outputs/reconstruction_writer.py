@@ -56,12 +56,12 @@ class ReconstructionWriter(MapTransform):
                 )
             low, high = self.window
             hu = np.rint(np.clip(volume, 0, 1) * (high - low) + low).astype(np.int16)
-            fingerprint = out[key].meta.get("scan_sha256")
-            self._write(case, hu, np.asarray(out[key].affine, dtype=np.float64), fingerprint)
+            told = {name: str(out[key].meta[name]) for name in ("scan_sha256", "relaxed") if out[key].meta.get(name)}
+            self._write(case, hu, np.asarray(out[key].affine, dtype=np.float64), told)
         return out
 
-    def _write(self, case: str, hu: np.ndarray, affine: np.ndarray, fingerprint: str | None) -> None:
-        path = place_for(self.output_dir, case, f"{case}_reconstruction.nii.gz", fingerprint)
+    def _write(self, case: str, hu: np.ndarray, affine: np.ndarray, told: dict[str, str]) -> None:
+        path = place_for(self.output_dir, case, f"{case}_reconstruction.nii.gz", told.get("scan_sha256"))
         image = nib.Nifti1Image(hu, affine)
         image.set_qform(affine, code=1)
         image.set_sform(affine, code=1)
@@ -74,7 +74,7 @@ class ReconstructionWriter(MapTransform):
                 raise WriteError(f"{case}: read back other voxels than were written; check the disk", case=case)
 
         about = {"case": case, "file": path.name, "window_hu": list(self.window)}
-        about |= {"scan_sha256": fingerprint} if fingerprint else {}
+        about |= told
         # The volume takes its place first: a sidecar alone would promise what is not there.
         with replacing(path.with_name(f"{case}_reconstruction.json")) as written:
             written.write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -16,7 +16,7 @@ from monai_ext.volumes.read_picture import read_mask, read_picture
 from monai_ext.volumes.read_scan import read_header, read_labels, read_scan
 from monai_ext.volumes.reading_limits import reading_inside
 from monai_ext.volumes.reading_pool import end_readers
-from monai_ext.volumes.relaxing import RELAXABLE
+from monai_ext.volumes.relaxing import RELAXABLE, check_relax
 from monai_ext.volumes.scan import Scan, ScanHeader
 from monai_ext.volumes.store import VolumeStore
 from monai_ext.volumes.store_index import StoreIndex
@@ -48,6 +48,7 @@ __all__ = [
     "affine_of_itk",
     "body_mask",
     "check_affine",
+    "check_relax",
     "end_readers",
     "find_body",
     "find_inputs",
