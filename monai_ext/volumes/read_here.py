@@ -19,8 +19,19 @@ from monai_ext.volumes.relaxing import Rules
 from monai_ext.volumes.scan import Kind, Scan, ScanHeader
 
 
-def scan_here(path: Path, case: str | None, series: str | None, *, assume_hu: bool, relax: Sequence[str] = ()) -> Scan:
-    """Read a CT scan; ``case`` is ``None`` where only the file can tell it."""
+def scan_here(
+    path: Path,
+    case: str | None,
+    series: str | None,
+    *,
+    assume_hu: bool,
+    relax: Sequence[str] = (),
+    convert: bool = True,
+) -> Scan:
+    """Read a CT scan; ``case`` is ``None`` where only the file can tell it.
+
+    Without ``convert`` the voxels may be of the file's own type, for a caller who makes them float32.
+    """
     if series is not None or is_series(path):
         found = open_series(path, case, series=series, assume_hu=assume_hu)
         try:
@@ -31,7 +42,7 @@ def scan_here(path: Path, case: str | None, series: str | None, *, assume_hu: bo
     kind, rules = kind_of(path, case), Rules(relax)
     with refusing_closed_files(case):
         voxels, affine = read_nifti(path, case, rules) if kind == "nifti" else read_itk(path, case)
-    voxels = check_hu(voxels, case, assume_hu=assume_hu)
+    voxels = check_hu(voxels, case, assume_hu=assume_hu, convert=convert)
     return Scan(voxels, affine, case, Path(path.name), kind, rules.used)
 
 

@@ -109,5 +109,6 @@ def _asked(task: str, path: Path, case: str, **told: Any) -> tuple[Any, np.ndarr
     if reads_inside():
         from monai_ext.volumes.picture_tasks import TASKS  # not above: who reads scans alone needs no Pillow
 
-        return TASKS[task](**told)
+        values, pixels = TASKS[task](**told)
+        return values, pixels if isinstance(pixels, np.ndarray) else None
     return ask(task, case, told)

@@ -16,7 +16,7 @@ import socket
 import struct
 import tempfile
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -24,8 +24,17 @@ from monai_ext.base import InputError
 from monai_ext.volumes.reading_limits import FILE_BYTES, VOXEL_BYTES, seconds_for, set_granter
 
 LENGTH = struct.Struct("<Q")
+
+
+class Converted(NamedTuple):
+    """Voxels, and the type in which they are handed over."""
+
+    voxels: np.ndarray
+    dtype: str
+
+
 # What a task returns: something that JSON can hold, and the voxels, if there are any.
-Answer = tuple[Any, np.ndarray | None]
+Answer = tuple[Any, np.ndarray | Converted | None]
 Task = Callable[..., Answer]
 
 
@@ -119,15 +128,17 @@ def _answer(line: socket.socket, tasks: dict[str, Task], request: dict[str, Any]
         logger.removeHandler(notes)
 
 
-def _give(voxels: np.ndarray, memory: int) -> dict[str, Any]:
+def _give(given: np.ndarray | Converted, memory: int) -> dict[str, Any]:
     """Write voxels into the memory that both processes share, in the order in which they lie here."""
+    voxels, dtype = given if isinstance(given, Converted) else (given, given.dtype.name)
+    size = max(voxels.size * np.dtype(dtype).itemsize, 1)
     order: Literal["F", "C"] = "F" if abs(voxels.strides[0]) <= abs(voxels.strides[-1]) else "C"
-    os.ftruncate(memory, max(voxels.nbytes, 1))
-    with mmap.mmap(memory, max(voxels.nbytes, 1)) as shared:
-        place = np.ndarray(voxels.shape, voxels.dtype, shared, order=order)
+    os.ftruncate(memory, size)
+    with mmap.mmap(memory, size) as shared:
+        place = np.ndarray(voxels.shape, dtype, shared, order=order)
         place[...] = voxels
         del place
-    return {"shape": list(voxels.shape), "dtype": voxels.dtype.name, "order": order}
+    return {"shape": list(voxels.shape), "dtype": dtype, "order": order}
 
 
 class _Limits:
