@@ -114,14 +114,14 @@ def open_slice(path: Path, place: str, case: str) -> DicomSlice:
     return DicomSlice(path, header, place, case, whole)
 
 
-def whole_header(path: Path, place: str, case: str) -> pydicom.Dataset:
-    """Parse a file up to its pixels, keeping everything.
+def whole_header(path: Path, place: str, case: str, keep: list[str] | None = None) -> pydicom.Dataset:
+    """Parse a file up to its pixels, keeping everything, or some elements alone.
 
     Raises:
         ScanError: it can no longer be parsed.
     """
     try:
-        return pydicom.dcmread(path, stop_before_pixels=True)
+        return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=keep)
     except (OSError, MemoryError):
         raise
     except Exception:

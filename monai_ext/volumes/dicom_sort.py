@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_ext.volumes.dicom_quiet import quiet_pydicom
-from monai_ext.volumes.dicom_slice import DicomSlice, open_slice
+from monai_ext.volumes.dicom_slice import DicomSlice, open_slice, whole_header
 from monai_ext.volumes.reading_limits import allow, reads_inside
 from monai_ext.volumes.reading_pool import ask
 from monai_ext.volumes.reading_values import counts_of, number_in, trusting_nothing, word
@@ -129,6 +129,20 @@ def sort_slices(slices: Iterable[DicomSlice], case: str) -> Sorted:
                 SeriesFiles(tuple(head.path for head in group), first.uid, first.number, first.modality, instances)
             )
     return Sorted(series, set_aside)
+
+
+def patient_of(path: Path, case: str) -> str:
+    """Return the patient's id of a file, which tells patients apart and must go nowhere else; empty if it has none.
+
+    Raises:
+        ScanError: the file is damaged, or reading it crashes, hangs or takes more memory than it may.
+    """
+    if not reads_inside():
+        values, _ = ask("patient_of", case, {"path": str(path), "case": case})
+        with trusting_nothing(case):
+            return word(values)
+    with quiet_pydicom():
+        return str(whole_header(path, "its first file", case, ["PatientID"]).get("PatientID") or "")
 
 
 def sorted_values(found: Sorted, files: Sequence[Path]) -> dict[str, Any]:

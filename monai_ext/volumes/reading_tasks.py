@@ -8,7 +8,7 @@ from monai_ext.volumes.dicom_choice import files_of
 from monai_ext.volumes.dicom_here import SeriesSlice, open_here, pixels_here
 from monai_ext.volumes.dicom_quiet import quiet_pydicom
 from monai_ext.volumes.dicom_slice import whole_header
-from monai_ext.volumes.dicom_sort import sort_files, sorted_values
+from monai_ext.volumes.dicom_sort import patient_of, sort_files, sorted_values
 from monai_ext.volumes.read_here import header_here, labels_here, scan_here
 from monai_ext.volumes.reading_limits import allow
 from monai_ext.volumes.reading_values import header_of, header_values, scan_values
@@ -74,6 +74,10 @@ def _files_of(path: str, case: str) -> Answer:
     return [str(found) for found in files_of(Path(path), case)], None
 
 
+def _patient_of(path: str, case: str) -> Answer:
+    return patient_of(Path(path), case), None
+
+
 def _of_pictures(name: str) -> Task:
     def task(**told: Any) -> Answer:
         from monai_ext.volumes.picture_tasks import TASKS  # not above: who reads scans alone needs no Pillow
@@ -94,5 +98,6 @@ TASKS: dict[str, Task] = {
     "check_headers": _check_headers,
     "sort_files": _sort_files,
     "files_of": _files_of,
+    "patient_of": _patient_of,
     **{name: _of_pictures(name) for name in _PICTURES},
 }
