@@ -40,6 +40,10 @@ _THRESHOLD = typer.Option(help="Log-odds of a candidate where there is no calibr
 _MIN_VOLUME = typer.Option(help="Smaller candidates of volumes are dropped, in mm3.", min=0)
 _SKIP = typer.Option("--skip-background", help="Pass over slices that show no body.")
 _BODY = typer.Option("--body-only", help="Look for candidates inside the patient alone, not in air or table.")
+_RELAX = typer.Option(
+    help="Rule of reading to relax, such as scan.no_orientation; repeat for several. The results say where it was.",
+    show_default=False,
+)
 _ASSUME_HU = typer.Option("--assume-hu", help="Take the values for HU although the scan does not say so.")
 _DICOM = typer.Option(
     "--dicom-seg", help="Write mask, map and candidates of a DICOM series as DICOM SEG, parametric map and report too."
@@ -71,6 +75,7 @@ def localize(
     free_text: Annotated[bool, _FREE] = False,
     dataset: Annotated[str | None, _DATASET] = None,
     assume_hu: Annotated[bool, _ASSUME_HU] = False,
+    relax: Annotated[list[str] | None, _RELAX] = None,
     dicom_seg: Annotated[bool, _DICOM] = False,
     architecture: Annotated[str | None, _ARCHITECTURE] = None,
     clip_weights: Annotated[str | None, _CLIP_WEIGHTS] = None,
@@ -108,6 +113,7 @@ def localize(
         "body_only": body_only,
         "free_text": free_text,
         "assume_hu": assume_hu,
+        "relax": relax or [],
         "dicom_seg": dicom_seg,
     }
     optional = {

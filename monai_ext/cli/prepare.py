@@ -15,6 +15,10 @@ _SPACING = typer.Option(help="Voxel edges in mm along x, y, z.", metavar="X Y Z"
 _ASSUME_HU = typer.Option(
     "--assume-hu", help="Take the values for HU although modality, rescale or range do not say so."
 )
+_RELAX = typer.Option(
+    help="Rule of reading to relax, such as scan.no_orientation; repeat for several. The sidecar says where it was.",
+    show_default=False,
+)
 _WORKERS = typer.Option(help="Processes; as many as cores by default, 0 for none.", show_default=False, min=0)
 _SCHEDULER = typer.Option(
     help="Work on dask.distributed: tcp://HOST:PORT of a scheduler whose workers see the same disk, or local to start "
@@ -42,6 +46,7 @@ def prepare(
     store: Annotated[Path, _STORE],
     spacing: Annotated[tuple[float, float, float], _SPACING] = (1.5, 1.5, 1.5),
     assume_hu: Annotated[bool, _ASSUME_HU] = False,
+    relax: Annotated[list[str] | None, _RELAX] = None,
     workers: Annotated[int | None, _WORKERS] = None,
     root: Annotated[Path | None, _ROOT] = None,
     section: Annotated[list[str] | None, _SECTION] = None,
@@ -77,6 +82,7 @@ def prepare(
             store,
             spacing_mm=spacing,
             assume_hu=assume_hu,
+            relax=relax or (),
             workers=workers,
             root=root,
             sections=section or None,

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 
 from monai_ext.base import InputError, inside, replacing
-from monai_ext.curation.picture_files import picture_pixels
 from monai_ext.curation.problems import Problem, problem_of
 from monai_ext.curation.scan_files import unforeseen
 from monai_ext.curation.signatures import signature
@@ -14,6 +13,7 @@ from monai_ext.curation.thumbnails import CELLS, Thumbnail, picture_thumbnail, v
 from monai_ext.curation.turns import voxel_digest
 from monai_ext.volumes import PICTURE_ENDINGS, read_scan, source_checksum
 from monai_ext.volumes.prepare_grid import to_ras
+from monai_ext.volumes.read_picture import picture_pixels
 from monai_ext.volumes.refusals import refusing_closed_files
 
 VERSION = 1  # of everything that a fingerprint depends on; raised, old ones are made anew

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import pydicom
-
 from monai_ext.base import InputError, case_id, plain_name
 from monai_ext.curation.checksum_notes import state_of
 from monai_ext.curation.problems import Problem, problem_of
@@ -15,6 +13,7 @@ from monai_ext.volumes.checksums import source_files
 from monai_ext.volumes.dicom_folder import slices_in
 from monai_ext.volumes.dicom_places import places_on_disk
 from monai_ext.volumes.dicom_quiet import quiet_pydicom
+from monai_ext.volumes.dicom_sort import patient_of
 from monai_ext.volumes.refusals import refusing_closed_files
 
 JobT = TypeVar("JobT")
@@ -99,9 +98,8 @@ def series_of(job: FileJob) -> FolderResult:
                 raise error
             found = []
             for place in places.found:
-                first = pydicom.dcmread(place.series.files[0], stop_before_pixels=True, specific_tags=["PatientID"])
                 path = place.path.relative_to(job.root).as_posix()
-                patient = str(first.get("PatientID") or "")
+                patient = patient_of(place.series.files[0], case)
                 found.append(SeriesFound(path, place.case, place.series.modality, patient))
         return FolderResult(job.path, tuple(found))
 

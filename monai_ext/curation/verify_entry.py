@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from monai_ext.base import InputError, inside
-from monai_ext.curation.picture_files import check_mask, check_picture
 from monai_ext.curation.problems import Problem, problem_of
 from monai_ext.curation.scan_files import unforeseen
 from monai_ext.manifests import ManifestEntry
 from monai_ext.volumes import PICTURE_ENDINGS, Scan, ScanHeader, read_header, read_labels, read_scan, source_checksum
 from monai_ext.volumes.dicom_places import picked
+from monai_ext.volumes.read_picture import check_mask, check_picture
 from monai_ext.volumes.refusals import refuse, refusing_closed_files
 
 ValueT = TypeVar("ValueT")

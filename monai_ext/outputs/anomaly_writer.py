@@ -251,6 +251,8 @@ class AnomalyWriter(MapTransform):
             "detection": detection if np.isfinite(detection) else None,
             "shape": list(odds.shape),
         }
+        if image.meta.get("relaxed"):
+            about["relaxed"] = str(image.meta["relaxed"])
         if affine is not None:
             about |= {
                 "axes": "millimetres in RAS+: to the patient's right, front and head",

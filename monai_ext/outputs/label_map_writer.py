@@ -81,6 +81,8 @@ class LabelMapWriter(MapTransform):
             labels = _labels(result, case)
             affine = _own_affine(result, labels.shape, case)
             about = {"scan_sha256": fingerprint} if fingerprint else {}
+            if result.meta.get("relaxed"):
+                about["relaxed"] = str(result.meta["relaxed"])
             # The picture is drawn and the SEG made before any file takes its place: a case that fails leaves none.
             with ExitStack() as files:
                 if self.overlay:

@@ -55,16 +55,16 @@ class ReconstructionWriter(MapTransform):
                 )
             low, high = self.window
             hu = np.rint(np.clip(volume, 0, 1) * (high - low) + low).astype(np.int16)
-            fingerprint = out[key].meta.get("scan_sha256")
-            self._write(case, hu, np.asarray(out[key].affine, dtype=np.float64), fingerprint)
+            told = {name: str(out[key].meta[name]) for name in ("scan_sha256", "relaxed") if out[key].meta.get(name)}
+            self._write(case, hu, np.asarray(out[key].affine, dtype=np.float64), told)
         return out
 
-    def _write(self, case: str, hu: np.ndarray, affine: np.ndarray, fingerprint: str | None) -> None:
-        path = place_for(self.output_dir, case, f"{case}_reconstruction.nii.gz", fingerprint)
+    def _write(self, case: str, hu: np.ndarray, affine: np.ndarray, told: dict[str, str]) -> None:
+        path = place_for(self.output_dir, case, f"{case}_reconstruction.nii.gz", told.get(SCAN))
         image = nifti_image(hu, affine)
-        image.header.extensions.append(scan_extension(fingerprint, window_hu=list(self.window)))
+        image.header.extensions.append(scan_extension(told.get(SCAN), window_hu=list(self.window)))
         about = {"case": case, "file": path.name, "window_hu": list(self.window)}
-        about |= {SCAN: fingerprint} if fingerprint else {}
+        about |= told
         # The volume takes its place first: a sidecar alone would promise what is not there. Its checksum in the
         # sidecar tells whether the two belong together.
         with (

@@ -5,9 +5,10 @@ from monai_ext.transforms.ct_loading import load_ct
 from monai_ext.transforms.localization_loading import LoadInput, OwnGridd
 from monai_ext.transforms.rand_colour_jitter import RandColourJitterd
 from monai_ext.transforms.rand_store_crop import RandStoreCrop, RandStoreCropd
-from monai_ext.transforms.read_picture import ReadPictured, read_mask, read_picture
+from monai_ext.transforms.read_picture import ReadPictured
 from monai_ext.transforms.read_scan import ReadScand
 from monai_ext.transforms.regroup_labels import RegroupLabels, RegroupLabelsd
+from monai_ext.volumes import read_mask, read_picture
 
 __all__ = [
     "ClipMask",

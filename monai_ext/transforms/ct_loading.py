@@ -24,6 +24,7 @@ def load_ct(
     classes: Collection[int] | None = None,
     native_label_keys: KeysCollection = (),
     label_ids: Mapping[int, Collection[int]] | None = None,
+    relax: str | Collection[str] = (),
 ) -> Compose:
     """Build the chain: read, turn to RAS, resample, and scale the window to 0 to 1.
 
@@ -41,12 +42,13 @@ def load_ct(
         native_label_keys: like ``label_keys``, but left on the scan's own grid: references for evaluation.
         label_ids: for each class the ids that mean it in the label files, see `RegroupLabels`; the files may hold
             others, which count as background. By default their ids are the classes.
+        relax: rules of reading to relax, see ``monai_ext.volumes.read_scan``.
 
     Returns:
         A transform that turns the paths into float32 ``MetaTensor`` of shape ``(1, x, y, z)``.
 
     Raises:
-        SettingError: the window or the spacing cannot be.
+        SettingError: the window or the spacing cannot be, or ``relax`` names no rule.
     """
     low, high = check_window(window_hu)
     edges = as_numbers(spacing_mm, 3)
@@ -63,7 +65,7 @@ def load_ct(
     known = classes if label_ids is None else None  # files with ids of their own may hold any
     return Compose(
         [
-            ReadScand(images, references, assume_hu=assume_hu, classes=known),
+            ReadScand(images, references, assume_hu=assume_hu, classes=known, relax=relax),
             *([] if label_ids is None else [RegroupLabelsd(references, label_ids)]),
             Orientationd(every, axcodes="RAS", labels=_RAS),
             # float32 places samples within 1e-4 voxels over 1500 of them, in a third of float64's time. Labels

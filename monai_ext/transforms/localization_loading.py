@@ -1,7 +1,7 @@
 """The chain from a picture or a CT volume to what a localizer looks at, and the way back to its own grid."""
 
 import hashlib
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,9 @@ from monai.transforms import Compose, Invertd, MapTransform, Orientationd, Trans
 
 from monai_ext.base import ScanError
 from monai_ext.transforms.clip_picture import ClipMask
-from monai_ext.transforms.read_picture import check_label, read_mask, read_picture
+from monai_ext.transforms.read_picture import check_label
 from monai_ext.transforms.read_scan import ReadScand, scan_tensor
-from monai_ext.volumes import Scan, VolumeStore
+from monai_ext.volumes import Scan, VolumeStore, read_mask, read_picture
 
 _RAS = (("L", "R"), ("P", "A"), ("I", "S"))  # from the negative end of each axis to the positive one
 THINNEST = 3  # slices; fewer have no neighbours to be smoothed with, nor an extent across slices
@@ -29,6 +29,7 @@ class LoadInput(Transform):
 
     Args:
         assume_hu: see ``monai_ext.volumes.read_scan``.
+        relax: see ``monai_ext.volumes.read_scan``.
         mask_size: height and width that masks of pictures are resized to; their own if omitted.
 
     Raises:
@@ -36,9 +37,11 @@ class LoadInput(Transform):
         LabelError: a mask cannot be read, has another size, was stored with loss, or contradicts ``abnormal``.
     """
 
-    def __init__(self, assume_hu: bool = False, mask_size: Sequence[int] | None = None) -> None:
+    def __init__(
+        self, assume_hu: bool = False, mask_size: Sequence[int] | None = None, relax: str | Collection[str] = ()
+    ) -> None:
         self.mask_size = mask_size
-        self.read = ReadScand(("image",), ("mask",), assume_hu=assume_hu, allow_missing_keys=True)
+        self.read = ReadScand(("image",), ("mask",), assume_hu=assume_hu, allow_missing_keys=True, relax=relax)
         self.turn_mask = Orientationd("mask", axcodes="RAS", labels=_RAS)
         self.turn = Compose([Orientationd("image", axcodes="RAS", labels=_RAS)], lazy=False)
 

@@ -12,26 +12,28 @@ from monai.transforms import MapTransform
 from monai.utils import ensure_tuple
 
 from monai_ext.base import SettingError
-from monai_ext.volumes import Scan, read_labels, read_scan
+from monai_ext.volumes import Scan, check_relax, read_labels, read_scan
 
 
 class ReadScand(MapTransform):
     """Replace paths of scans and label volumes by ``(1, x, y, z)`` float32 tensors.
 
     A path is a NIfTI, NRRD or MetaImage file, or a DICOM series folder or zip. Each tensor's ``meta`` holds the
-    affine (also as ``original_affine``), ``spatial_shape``, ``filename_or_obj`` (the base name alone),
-    ``case`` and ``scan_sha256``, a fingerprint of voxels and affine by which writers tell scans apart. The
-    entry gains ``case``: the one it already names, else the first image's base name.
+    affine (also as ``original_affine``), ``spatial_shape``, ``filename_or_obj`` (the base name alone), ``case``,
+    ``relaxed`` (the rules that were relaxed, with commas between) and ``scan_sha256``, a fingerprint of voxels and
+    affine by which writers tell scans apart. The entry gains ``case``: the one it already names, else the first
+    image's base name.
 
     Args:
         keys: entries with the path of an image.
         label_keys: entries with the path of a label volume, which must lie on the grid of the first image.
         assume_hu: see ``monai_ext.volumes.read_scan``.
         classes: the ids that labels may hold beside 0; any by default.
+        relax: see ``monai_ext.volumes.read_scan``.
         allow_missing_keys: pass over entries that are absent.
 
     Raises:
-        SettingError: at construction, when a key names both an image and labels.
+        SettingError: at construction, when a key names both an image and labels, or ``relax`` no rule.
         ScanError, GeometryError, LabelError: a file is refused; the sentence names the case and the reason.
     """
 
@@ -42,6 +44,7 @@ class ReadScand(MapTransform):
         assume_hu: bool = False,
         classes: Collection[int] | None = None,
         allow_missing_keys: bool = False,
+        relax: str | Collection[str] = (),
     ) -> None:
         super().__init__((*ensure_tuple(keys), *ensure_tuple(label_keys)), allow_missing_keys)
         self.label_keys = set(ensure_tuple(label_keys))
@@ -52,6 +55,7 @@ class ReadScand(MapTransform):
             )
         self.assume_hu = assume_hu
         self.classes = classes
+        self.relax = check_relax(relax)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         out = dict(data)
@@ -59,9 +63,9 @@ class ReadScand(MapTransform):
         image: Scan | None = None
         for key in self.key_iterator(out):
             if key in self.label_keys:
-                scan = read_labels(out[key], like=image, classes=self.classes, case=named)
+                scan = read_labels(out[key], like=image, classes=self.classes, case=named, relax=self.relax)
             else:
-                scan = read_scan(out[key], assume_hu=self.assume_hu, case=named)
+                scan = read_scan(out[key], assume_hu=self.assume_hu, case=named, relax=self.relax)
                 image = image or scan
             out[key] = scan_tensor(scan)
             out["case"] = image.case if image else scan.case
@@ -80,5 +84,6 @@ def scan_tensor(scan: Scan) -> MetaTensor:
         "filename_or_obj": scan.source.name,
         "case": scan.case,
         "scan_sha256": fingerprint.hexdigest(),
+        "relaxed": ",".join(scan.relaxed),
     }
     return MetaTensor(torch.from_numpy(voxels)[None], affine=affine, meta=meta)

@@ -14,7 +14,11 @@ from monai_ext.volumes.prepare import prepare
 from monai_ext.volumes.prepare_summary import PrepareSummary
 from monai_ext.volumes.read_back import check_read_back
 from monai_ext.volumes.read_itk import affine_of_itk, quiet_itk
+from monai_ext.volumes.read_picture import read_mask, read_picture
 from monai_ext.volumes.read_scan import read_header, read_labels, read_scan
+from monai_ext.volumes.reading_limits import reading_inside
+from monai_ext.volumes.reading_pool import end_readers
+from monai_ext.volumes.relaxing import RELAXABLE, check_relax
 from monai_ext.volumes.scan import Scan, ScanHeader
 from monai_ext.volumes.store import VolumeStore
 from monai_ext.volumes.store_index import StoreIndex
@@ -25,6 +29,7 @@ from monai_ext.volumes.store_verify import Damage, StoreVerification, verify_sto
 __all__ = [
     "PHANTOM_LABELS",
     "PICTURE_ENDINGS",
+    "RELAXABLE",
     "SPACING_MM",
     "Body",
     "Damage",
@@ -46,6 +51,8 @@ __all__ = [
     "body_mask",
     "check_affine",
     "check_read_back",
+    "check_relax",
+    "end_readers",
     "find_body",
     "find_inputs",
     "find_scans",
@@ -59,7 +66,10 @@ __all__ = [
     "quiet_pydicom",
     "read_header",
     "read_labels",
+    "read_mask",
+    "read_picture",
     "read_scan",
+    "reading_inside",
     "source_checksum",
     "spacing_of",
     "store_info",

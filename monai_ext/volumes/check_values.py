@@ -12,8 +12,8 @@ SOFT_TISSUE_HU = (-200, 200)
 CT_HU = (-1300, 4000)
 
 
-def check_hu(voxels: np.ndarray, case: str, *, assume_hu: bool) -> np.ndarray:
-    """Return the voxels as float32, if they can be the HU of a CT scan.
+def check_hu(voxels: np.ndarray, case: str, *, assume_hu: bool, convert: bool = True) -> np.ndarray:
+    """Return the voxels as float32, or as they are without ``convert``, if they can be the HU of a CT scan.
 
     A CT scan has air near -1000 HU and soft tissue near 0, and hardly anything beyond those and metal. MR,
     8-bit, normalised and un-rescaled images lack the air. Values below air are let through only where they
@@ -40,7 +40,7 @@ def check_hu(voxels: np.ndarray, case: str, *, assume_hu: bool) -> np.ndarray:
             "convert it to HU, or pass --assume-hu (assume_hu=True) if it is in HU",
             "scan.not_hu",
         )
-    return np.asarray(voxels, dtype=np.float32)
+    return np.asarray(voxels, dtype=np.float32) if convert else voxels
 
 
 def _looks_like_hu(voxels: np.ndarray, low: float) -> bool:

@@ -5,6 +5,7 @@ from itertools import product
 
 import numpy as np
 
+from monai_ext.volumes.reading_limits import allow
 from monai_ext.volumes.refusals import refuse_geometry
 
 MAX_VOXELS = 2**31  # 8 GiB as float32; a whole body at 1024 x 1024 x 2048
@@ -15,7 +16,7 @@ SHEAR = 1e-3  # cosine between axes: over a 500 mm field of view such a shear mo
 
 
 def check_shape(shape: Sequence[int], case: str) -> tuple[int, int, int]:
-    """Return the shape as three sizes; trailing axes of length 1 are dropped.
+    """Return the shape as three sizes; trailing axes of length 1 are dropped. Reading so many voxels is then allowed.
 
     Raises:
         GeometryError: 2D, 4D, an empty axis, a single slice, or too large to hold.
@@ -37,6 +38,7 @@ def check_shape(shape: Sequence[int], case: str) -> tuple[int, int, int]:
             "crop or resample it",
             "scan.size",
         )
+    allow(voxels=sizes[0] * sizes[1] * sizes[2])
     return sizes[0], sizes[1], sizes[2]
 
 

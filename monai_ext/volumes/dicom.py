@@ -3,21 +3,20 @@
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
 
-from monai_ext.base import ScanError
-from monai_ext.volumes.check_values import check_hu
-from monai_ext.volumes.dicom_checks import check_slice, rescale_of, shape_of
-from monai_ext.volumes.dicom_choice import choose_series
-from monai_ext.volumes.dicom_pixels import stored_values
+from monai_ext.volumes.dicom_here import OpenedSeries, SeriesSlice, open_here, pixels_here
 from monai_ext.volumes.dicom_places import case_of, picked
 from monai_ext.volumes.dicom_quiet import quiet_pydicom
-from monai_ext.volumes.dicom_slice import DicomSlice
+from monai_ext.volumes.dicom_slice import whole_header
 from monai_ext.volumes.dicom_sort import warn_of
-from monai_ext.volumes.dicom_stack import stacked
-from monai_ext.volumes.dicom_zip import Unpacked
+from monai_ext.volumes.dicom_zip import Unpacked, is_zip
+from monai_ext.volumes.reading_limits import reads_inside
+from monai_ext.volumes.reading_pool import ask
+from monai_ext.volumes.reading_values import counts_of, numbers, paths_below, scan_of, shape_of, trusting_nothing, word
 from monai_ext.volumes.refusals import refusing_closed_files
 from monai_ext.volumes.scan import Scan
 
@@ -44,17 +43,22 @@ class DicomSeries:
     modality: str
     source: Path
     assume_hu: bool = False
-    _slices: tuple[DicomSlice, ...] = field(default=(), repr=False)
+    _slices: tuple[SeriesSlice, ...] = field(default=(), repr=False)
     _unpacked: Unpacked | None = field(default=None, repr=False)
 
     def headers(self) -> list[pydicom.Dataset]:
         """Read everything but the pixels, with ``file_meta``, in slice order; it may identify the patient.
 
+        The reading process reads them first: what it can read within its limits, this process can too.
+
         Raises:
             ScanError: a file is gone or damaged.
         """
+        if not reads_inside():
+            files = [[str(item.path), item.place] for item in self._slices]
+            ask("check_headers", self.case, {"slices": files, "case": self.case})
         with quiet_pydicom(), refusing_closed_files(self.case):
-            return [item.whole_header() for item in self._slices]
+            return [whole_header(item.path, item.place, self.case) for item in self._slices]
 
     def read(self) -> Scan:
         """Decode the pixels and rescale them to HU, slice by slice.
@@ -63,16 +67,15 @@ class DicomSeries:
             ScanError: pixels that are absent, damaged or compressed in a way not read here, or values that are
                 not HU.
         """
-        voxels = np.empty(self.shape, np.float32, order="F")
-        with quiet_pydicom(), refusing_closed_files(self.case):
-            for index, item in enumerate(self._slices):
-                slope, intercept = rescale_of(item, assume_hu=self.assume_hu)
-                try:
-                    voxels[:, :, index] = stored_values(item.path).T * slope + intercept
-                except ScanError as error:
-                    item.refuse(f"has pixels that {error}", "copy or export the series again", error.code)
-        voxels = check_hu(voxels, self.case, assume_hu=self.assume_hu)
-        return Scan(voxels, self.affine, self.case, self.source, "dicom")
+        if reads_inside():
+            voxels = pixels_here(self._slices, self.shape, self.case, assume_hu=self.assume_hu)
+            return Scan(voxels, self.affine, self.case, self.source, "dicom")
+        slices = [[str(item.path), item.place, item.slope, item.intercept] for item in self._slices]
+        told = {"slices": slices, "shape": self.shape, "case": self.case, "assume_hu": self.assume_hu}
+        _, given = ask("read_pixels", self.case, told, scratch=True)
+        with trusting_nothing(self.case):
+            values = {"shape": self.shape, "affine": self.affine, "case": self.case, "kind": "dicom", "relaxed": []}
+            return scan_of(values | {"source": str(self.source)}, given, "float32")
 
     def close(self) -> None:
         """Remove the temporary files of a zip now rather than with the series."""
@@ -96,37 +99,60 @@ def open_series(
 
     Raises:
         ScanError: unreadable slices, several series, another modality, no rescale, a localizer; or a zip that
-            is damaged, encrypted, too large, or holds links or paths that lead out of it.
+            is damaged, encrypted, too large, or holds links or paths that lead out of it; reading the headers crashes,
+            hangs, or takes more memory than it may.
         GeometryError: slices missing, doubled, of several sizes or orientations, or a tilted gantry.
     """
     home, pick = picked(Path(os.path.abspath(path)))
     pick = pick if series is None else str(series)
     name = case or case_of(home)
-    with quiet_pydicom(), refusing_closed_files(name):
-        chosen, slices, places, unpacked = choose_series(home, pick, name)
-        if pick is None:
-            warn_of(places.set_aside, name)
-        try:
-            for item in slices:
-                check_slice(item, assume_hu=assume_hu)
-            shape = shape_of(slices, name)
-            slices, affine = stacked(slices, name)
-            for item in slices:
-                rescale_of(item, assume_hu=assume_hu)
-            modality = "".join(slices[0].words("Modality")[:1])
-        except BaseException:
-            if unpacked is not None:
-                unpacked.remove()
-            raise
-    files = tuple(item.path for item in slices)
+    open_it = open_here if reads_inside() else _open_outside
+    found = open_it(home, pick, case, name, assume_hu=assume_hu)
+    if pick is None:
+        warn_of(found.set_aside, name)
+    files = tuple(item.path for item in found.slices)
     return DicomSeries(
         files,
-        case or chosen.case,
-        affine,
-        shape,
-        modality,
-        Path(chosen.path.name),
+        found.case,
+        found.affine,
+        found.shape,
+        found.modality,
+        found.source,
         assume_hu,
-        tuple(slices),
+        found.slices,
+        found.unpacked,
+    )
+
+
+def _open_outside(home: Path, pick: str | None, case: str | None, name: str, *, assume_hu: bool) -> OpenedSeries:
+    # The folder of a zip's slices is this process's own: it outlives the reading process.
+    unpacked = Unpacked() if is_zip(home) else None
+    told = {"home": str(home), "pick": pick, "case": case, "name": name, "assume_hu": assume_hu}
+    try:
+        values, _ = ask("open_series", name, told, temporary=None if unpacked is None else str(unpacked.root))
+        with trusting_nothing(name):
+            return _opened(values, home, unpacked)
+    except BaseException:
+        if unpacked is not None:
+            unpacked.remove()
+        raise
+
+
+def _opened(values: Any, home: Path, unpacked: Unpacked | None) -> OpenedSeries:
+    files = paths_below(values["files"], home if unpacked is None else unpacked.root)
+    scales = numbers(values["scales"], (len(files), 2)).tolist()
+    places = [word(place) for place in values["places"]]
+    slices = tuple(SeriesSlice(path, place, *scale) for path, place, scale in zip(files, places, scales, strict=True))
+    shape = shape_of(values["shape"])
+    if shape[2] != len(slices):
+        raise ValueError
+    return OpenedSeries(
+        word(values["case"]),
+        shape,
+        numbers(values["affine"], (4, 4)),
+        word(values["modality"]),
+        Path(Path(word(values["source"])).name),
+        slices,
+        counts_of(values["set_aside"]),
         unpacked,
     )

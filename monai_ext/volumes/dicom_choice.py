@@ -9,6 +9,9 @@ from monai_ext.volumes.dicom_places import Places, SeriesPlace, named_places, pi
 from monai_ext.volumes.dicom_slice import DicomSlice, open_slice
 from monai_ext.volumes.dicom_sort import sort_files, sort_slices, told
 from monai_ext.volumes.dicom_zip import Unpacked, is_zip
+from monai_ext.volumes.reading_limits import allow, reads_inside
+from monai_ext.volumes.reading_pool import ask
+from monai_ext.volumes.reading_values import paths_below, trusting_nothing
 from monai_ext.volumes.refusals import refuse
 
 _LISTED = 10
@@ -61,7 +64,13 @@ def files_of(path: Path, case: str) -> list[Path]:
         ScanError: see `choose_series`.
     """
     home, pick = picked(path)
-    return [home] if is_zip(home) else list(choose_series(home, pick, case)[0].series.files)
+    if is_zip(home):
+        return [home]
+    if reads_inside():
+        return list(choose_series(home, pick, case)[0].series.files)
+    values, _ = ask("files_of", case, {"path": str(path), "case": case})
+    with trusting_nothing(case):
+        return list(paths_below(values, home))
 
 
 def _place(number: int, files: Sequence[Path]) -> str:
@@ -76,6 +85,7 @@ def _files(folder: Path, case: str) -> list[Path]:
         what = f"the folder holds {folders} folder{'s' if folders > 1 else ''}"
         refuse(case, what, "give the folder of one DICOM series", "dicom.folders")
     files = slices_in(folder)
+    allow(files=len(files))
     if not files:
         refuse(case, "the folder holds no scan", "give the folder of one DICOM series", "scan.empty")
     return files

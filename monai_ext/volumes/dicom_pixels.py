@@ -33,6 +33,8 @@ def stored_values(path: Path) -> np.ndarray:
         shape, pixels = (int(data.Rows), int(data.Columns)), bytes(data.PixelData)
         syntax = str(data.file_meta.TransferSyntaxUID)
         interpretation = str(data.PhotometricInterpretation)
+    except MemoryError:
+        raise
     except TwiceError:
         refuse_pixels("stand beside an element that is given twice")
     except Exception:
@@ -68,6 +70,8 @@ def _native(pixels: bytes, shape: tuple[int, int], allocated: int, order: str) -
 def _rle(data: Dataset, shape: tuple[int, int]) -> np.ndarray:
     try:
         values = np.asarray(data.pixel_array)
+    except MemoryError:
+        raise
     except Exception:
         refuse_pixels("are damaged")
     if values.shape != shape:

@@ -44,6 +44,8 @@ class DicomSlice:
         """Return an attribute as pydicom gives it, ``None`` when absent or empty."""
         try:
             value = self.header.get(keyword)
+        except MemoryError:
+            raise
         except Exception:
             # pydicom converts on access and raises whatever the bytes provoke.
             self.refuse(f"has a {keyword} that cannot be parsed", "export the series again", "dicom.unreadable")
@@ -78,20 +80,6 @@ class DicomSlice:
             self.refuse(f"has a {keyword} of {number:g}", "export the series again", "dicom.unreadable")
         return int(number)
 
-    def whole_header(self) -> pydicom.Dataset:
-        """Parse the file again up to its pixels, this time keeping everything.
-
-        Raises:
-            ScanError: it can no longer be parsed.
-        """
-        try:
-            header = pydicom.dcmread(self.path, stop_before_pixels=True)
-        except OSError:
-            raise
-        except Exception:
-            self.refuse("cannot be parsed", "copy or export the series again", "dicom.unreadable")
-        return header
-
     def refuse(self, what: str, way_out: str, code: str) -> NoReturn:
         """Raise a ``ScanError`` about this file."""
         refuse(self.case, f"{self.place} {what}", way_out, code)
@@ -115,7 +103,7 @@ def open_slice(path: Path, place: str, case: str) -> DicomSlice:
             header = parse(handle, keep=_READ, pixels=False)
             # pydicom takes the end of the file for that of the header, and a value cut short for the value.
             whole = handle.read(1) != b""
-    except ScanError:
+    except (ScanError, MemoryError):
         raise
     except TwiceError:
         refuse(case, f"{place} holds an element twice", "export the series again", "dicom.twice")
@@ -124,3 +112,17 @@ def open_slice(path: Path, place: str, case: str) -> DicomSlice:
         way_out = "leave only the whole slices of one series in the folder"
         refuse(case, f"{place} {what}", way_out, "dicom.unreadable")
     return DicomSlice(path, header, place, case, whole)
+
+
+def whole_header(path: Path, place: str, case: str, keep: list[str] | None = None) -> pydicom.Dataset:
+    """Parse a file up to its pixels, keeping everything, or some elements alone.
+
+    Raises:
+        ScanError: it can no longer be parsed.
+    """
+    try:
+        return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=keep)
+    except (OSError, MemoryError):
+        raise
+    except Exception:
+        refuse(case, f"{place} cannot be parsed", "copy or export the series again", "dicom.unreadable")

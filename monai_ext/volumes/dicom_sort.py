@@ -7,9 +7,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from monai_ext.volumes.dicom_quiet import quiet_pydicom
-from monai_ext.volumes.dicom_slice import DicomSlice, open_slice
+from monai_ext.volumes.dicom_slice import DicomSlice, open_slice, whole_header
+from monai_ext.volumes.reading_limits import allow, reads_inside
+from monai_ext.volumes.reading_pool import ask
+from monai_ext.volumes.reading_values import counts_of, number_in, trusting_nothing, word
 from monai_ext.volumes.refusals import refuse
 
 # Storage classes of PS3.4 B.5 by how their UIDs go on after 1.2.840.10008.; the first that fits counts.
@@ -84,8 +88,14 @@ def sort_files(files: Sequence[Path], case: str) -> Sorted:
     """Open the files of a folder, keep none of their headers, and sort them, see `sort_slices`.
 
     Raises:
-        ScanError: a file is not DICOM, damaged, or ends before its pixels.
+        ScanError: a file is not DICOM, damaged, or ends before its pixels; or reading the headers crashes, hangs or
+            takes more memory than it may.
     """
+    if not reads_inside():
+        values, _ = ask("sort_files", case, {"files": list(map(str, files)), "case": case})
+        with trusting_nothing(case):
+            return _sorted_of(values, files)
+    allow(files=len(files))
     with quiet_pydicom():
         return sort_slices(
             (open_slice(path, f"file {number} of {len(files)}", case) for number, path in enumerate(files, 1)), case
@@ -121,6 +131,40 @@ def sort_slices(slices: Iterable[DicomSlice], case: str) -> Sorted:
     return Sorted(series, set_aside)
 
 
+def patient_of(path: Path, case: str) -> str:
+    """Return the patient's id of a file, which tells patients apart and must go nowhere else; empty if it has none.
+
+    Raises:
+        ScanError: the file is damaged, or reading it crashes, hangs or takes more memory than it may.
+    """
+    if not reads_inside():
+        values, _ = ask("patient_of", case, {"path": str(path), "case": case})
+        with trusting_nothing(case):
+            return word(values)
+    with quiet_pydicom():
+        return str(whole_header(path, "its first file", case, ["PatientID"]).get("PatientID") or "")
+
+
+def sorted_values(found: Sorted, files: Sequence[Path]) -> dict[str, Any]:
+    """Return what was found as JSON can hold it, files by their place in the list."""
+    number_of = {path: number for number, path in enumerate(files)}
+    series = [
+        [[number_of[path] for path in one.files], one.uid, one.number, one.modality, sorted(one.instances)]
+        for one in found.series
+    ]
+    return {"series": series, "set_aside": dict(found.set_aside)}
+
+
+def _sorted_of(values: Any, files: Sequence[Path]) -> Sorted:
+    series = []
+    for places, uid, number, modality, instances in values["series"]:
+        if not isinstance(number, int | None):
+            raise TypeError
+        paths = tuple(files[number_in(place, len(files))] for place in places)
+        series.append(SeriesFiles(paths, word(uid), number, word(modality), frozenset(map(word, instances))))
+    return Sorted(series, counts_of(values["set_aside"]))
+
+
 def told(set_aside: Counter[str]) -> str:
     """Return the account in words, such as ``"2 localizers, 1 report"``."""
     return ", ".join(f"{count} {kind}{'s' if count > 1 else ''}" for kind, count in sorted(set_aside.items()))
@@ -149,9 +193,9 @@ def _head(item: DicomSlice) -> _Head:
 def _set_aside(item: DicomSlice) -> str | None:
     """Return what a file is, if it is no slice."""
     kind = str(item.value("SOPClassUID") or item.header.file_meta.get("MediaStorageSOPClassUID", ""))
-    for pattern, word in _CLASSES.items():
+    for pattern, kind_told in _CLASSES.items():
         if re.match(pattern, kind.removeprefix(_DICOM)):
-            return word
+            return kind_told
     if kind and not kind.startswith(_DICOM) and not item.whole and item.value("SeriesInstanceUID"):
         return "other object"  # of a vendor's own class, without pixels, and not cut within the class
     if "LOCALIZER" in item.words("ImageType"):

@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 
 from monai_ext.base import ScanError
 from monai_ext.volumes.dicom_folder import is_slice_name, starts_as_dicom
+from monai_ext.volumes.reading_limits import allow
 from monai_ext.volumes.refusals import refuse, refuse_damaged
 
 MAX_FILES = 100_000  # slices of some hundred scans
@@ -33,17 +34,18 @@ class Unpacked:
     """A temporary folder of slices, removed with ``remove`` or when nothing refers to this any more.
 
     Attributes:
+        root: the temporary folder.
         folders: the files of each folder in the zip, in the order of their names there.
     """
 
     def __init__(self) -> None:
-        self._root = Path(tempfile.mkdtemp(prefix="monai_ext-"))
-        self.remove = weakref.finalize(self, shutil.rmtree, self._root, ignore_errors=True)
+        self.root = Path(tempfile.mkdtemp(prefix="monai_ext-"))
+        self.remove = weakref.finalize(self, shutil.rmtree, self.root, ignore_errors=True)
         self.folders: list[list[Path]] = []
 
     def add(self, archive: zipfile.ZipFile, members: list[zipfile.ZipInfo]) -> None:
         """Write the members of one folder; names in a zip may identify a patient, so they are numbered."""
-        folder = self._root / f"{len(self.folders):05d}"
+        folder = self.root / f"{len(self.folders):05d}"
         folder.mkdir()
         files = []
         for number, member in enumerate(members):
@@ -149,6 +151,7 @@ def _check_size(members: list[zipfile.ZipInfo], case: str) -> None:
     if size > RATIO_FROM_BYTES and size > MAX_RATIO * packed:
         what = f"the zip would grow {size / max(packed, 1):.0f} times in unpacking, as no scan does"
         refuse(case, what, "have it packed again", "zip.bomb")
+    allow(size=size)
     if size > free:
         what = f"the zip needs {size / 2**30:.1f} GiB, but {free / 2**30:.1f} GiB are free for temporary files"
         refuse(case, what, "free space or set TMPDIR to another disk", "zip.space")

@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from monai_ext.volumes.prepare_run import run_all
 from monai_ext.volumes.prepare_source import Source
 from monai_ext.volumes.prepare_sources import but_labels, find_sources
 from monai_ext.volumes.prepare_summary import PrepareSummary, summary_of
+from monai_ext.volumes.relaxing import check_relax
 from monai_ext.volumes.store_heads import has_whole_sidecar, stored_sources
 
 
@@ -24,6 +25,7 @@ def prepare(
     *,
     spacing_mm: Sequence[float] = (1.5, 1.5, 1.5),
     assume_hu: bool = False,
+    relax: str | Collection[str] = (),
     workers: int | None = None,
     root: str | os.PathLike[str] | None = None,
     sections: Sequence[str] | None = None,
@@ -49,6 +51,7 @@ def prepare(
         store: the store's folder; made when absent, added to when not.
         spacing_mm: voxel edges along x, y, z.
         assume_hu: take values for HU although modality, rescale or range do not say so.
+        relax: rules of reading to relax, of ``RELAXABLE``; the sidecar and the summary tell of which scans which were.
         workers: processes; as many as cores by default, 0 to work in this process.
         root: the folder that sources are named from: ``source`` itself, or the folder of a list or scan.
             Links that lead out of it are refused.
@@ -63,12 +66,12 @@ def prepare(
     Raises:
         ScanError: ``source`` does not exist or holds no scan.
         ManifestError: the manifest or datalist is malformed.
-        SettingError: the spacing or the number of workers is out of range; or the scheduler is not there or was
-            lost, or its workers have no monai-ext of this version.
+        SettingError: ``relax`` names no rule; the spacing or the number of workers is out of range; or the scheduler
+            is not there or was lost, or its workers have no monai-ext of this version.
         StoreError: ``store`` is no folder, or holds foreign files or those of a newer version.
         WriteError: the store's folder cannot be made.
     """
-    spacing, workers = _spacing(spacing_mm), _workers(workers, scheduler)
+    spacing, workers, rules = _spacing(spacing_mm), _workers(workers, scheduler), check_relax(relax)
     if scheduler is not None:
         check_scheduler(scheduler)
     folder = Path(store).absolute()
@@ -87,7 +90,7 @@ def prepare(
     def job(item: Source, volume_id: str, moved: tuple[str, ...]) -> Job:
         names = item.label_names if label_names is None else label_names
         names = found.label_names if names is None else names
-        return Job(item, volume_id, moved, folder, mark, spacing, assume_hu, dict(names))
+        return Job(item, volume_id, moved, folder, mark, spacing, assume_hu, dict(names), rules)
 
     jobs = [job(item, *its_ids) for item, its_ids in zip(sources, ids, strict=True)]
     summary = summary_of(run_all(jobs, folder, workers, scheduler, progress), found)

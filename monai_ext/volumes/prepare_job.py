@@ -22,6 +22,7 @@ class Job:
         spacing_mm: voxel edges of the store.
         assume_hu: take values for HU that do not look so.
         label_names: names of the label ids that may occur; any id when empty.
+        relax: rules of reading to relax, sorted.
         wait: when another run is preparing the scan, wait for its end instead of reporting it busy.
     """
 
@@ -33,6 +34,7 @@ class Job:
     spacing_mm: tuple[float, float, float]
     assume_hu: bool
     label_names: Mapping[int, str]
+    relax: tuple[str, ...] = ()
     wait: bool = True
 
     def __repr__(self) -> str:
@@ -42,23 +44,27 @@ class Job:
     @property
     def settings(self) -> dict[str, Any]:
         """What, beside the source, decides the stored voxels; the sidecar keeps it."""
-        return {
+        settings: dict[str, Any] = {
             "orientation": "RAS",
             "spacing_mm": list(self.spacing_mm),
             "interpolation": "linear",
             "body_hu": BODY_HU,
             "assume_hu": self.assume_hu,
         }
+        # Only where there are some: stores of before know nothing of rules, and stay what they are.
+        return settings | ({"relax": list(self.relax)} if self.relax else {})
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What became of one scan; ``reason`` is a sentence and ``code`` a word for programs when it failed.
 
-    One that another run is preparing at this moment is ``"busy"``.
+    ``relaxed`` names the rules that were relaxed to read it. One that another run is preparing at this moment is
+    ``"busy"``.
     """
 
     id: str
     state: Literal["done", "skipped", "failed", "busy"]
     reason: str = ""
     code: str = ""
+    relaxed: tuple[str, ...] = ()

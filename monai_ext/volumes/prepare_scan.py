@@ -50,7 +50,7 @@ def _prepare(job: Job) -> Outcome:
     if volume.origin is None:
         volume = replace(volume, origin=_known_origin(job, image_sha256))
     put_volume(job.store, volume)
-    return Outcome(job.id, "done")
+    return Outcome(job.id, "done", relaxed=volume.relaxed)
 
 
 def _known_origin(job: Job, image_sha256: str) -> Origin | None:

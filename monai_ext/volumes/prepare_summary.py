@@ -3,7 +3,7 @@
 import csv
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rich.markup import escape
 from rich.table import Column, Table
@@ -25,12 +25,14 @@ class PrepareSummary:
         skipped: ids that the store held already, whole and by the same settings.
         failed: for each scan that could not be prepared its id, a sentence why, and the code of the error.
         left_out: relative paths that look like labels, which only a datalist can pair with their scans.
+        relaxed: of each rule that was relaxed, the ids of the scans prepared in this run that broke it.
     """
 
     done: list[str]
     skipped: list[str]
     failed: list[Outcome]
     left_out: list[str]
+    relaxed: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
@@ -42,6 +44,8 @@ class PrepareSummary:
         table = Table("outcome", "scans", Column("what and why", overflow="fold"))  # a long name is shown whole
         table.add_row("done", str(len(self.done)), escape(listed(self.done)))
         table.add_row("skipped", str(len(self.skipped)), "in the store already" if self.skipped else "")
+        for rule, ids in self.relaxed.items():
+            table.add_row("relaxed", str(len(ids)), escape(f"{rule}: {listed(ids)}"))
         if self.left_out:
             why = f"{listed(self.left_out)}: named like labels; pair them with their scans in a datalist"
             table.add_row("left out", str(len(self.left_out)), escape(why))
@@ -69,12 +73,16 @@ class PrepareSummary:
 
 def summary_of(outcomes: Iterable[Outcome], found: Found) -> PrepareSummary:
     """Sort the outcomes of a run; they may arrive in any order."""
+    relaxed: dict[str, list[str]] = {}
     by_state: dict[str, list[Outcome]] = {"done": [], "skipped": [], "failed": []}
     for outcome in outcomes:
         by_state[outcome.state].append(outcome)
+        for rule in outcome.relaxed:
+            relaxed.setdefault(rule, []).append(outcome.id)
     return PrepareSummary(
         done=sorted(outcome.id for outcome in by_state["done"]),
         skipped=sorted(outcome.id for outcome in by_state["skipped"]),
         failed=sorted(by_state["failed"], key=lambda item: item.id),
         left_out=found.left_out,
+        relaxed={rule: sorted(ids) for rule, ids in sorted(relaxed.items())},
     )

@@ -24,7 +24,7 @@ def read_volume(job: Job, image_sha256: str, label_sha256: str | None) -> NewVol
         LabelError: the labels hold other ids than they should.
     """
     case = job.source.case
-    scan = read_scan(job.source.image, assume_hu=job.assume_hu, case=case)
+    scan = read_scan(job.source.image, assume_hu=job.assume_hu, case=case, relax=job.relax)
     # Reading refused what int16 cannot hold, and interpolation stays between its neighbours.
     hu, affine = to_spacing(*to_ras(scan.voxels, scan.affine), job.spacing_mm, dtype=np.int16)
     scan = replace(scan, voxels=np.broadcast_to(np.float32(0), scan.voxels.shape))  # its grid, without its memory
@@ -35,7 +35,7 @@ def read_volume(job: Job, image_sha256: str, label_sha256: str | None) -> NewVol
             code="scan.too_small",
             case=case,
         )
-    label, label_source = _label(job, scan, label_sha256)
+    label, label_source, relaxed = _label(job, scan, label_sha256)
     x, y, z = scan.voxels.shape
     return NewVolume(
         id=job.id,
@@ -52,14 +52,16 @@ def read_volume(job: Job, image_sha256: str, label_sha256: str | None) -> NewVol
         label=label,
         label_source=label_source,
         origin=job.source.origin,
+        relaxed=tuple(dict.fromkeys((*scan.relaxed, *relaxed))),
     )
 
 
-def _label(job: Job, scan: Scan, sha256: str | None) -> tuple[np.ndarray | None, LabelSource | None]:
+def _label(job: Job, scan: Scan, sha256: str | None) -> tuple[np.ndarray | None, LabelSource | None, tuple[str, ...]]:
     if job.source.label is None or job.source.label_relative is None or sha256 is None:
-        return None, None
+        return None, None, ()
     case = job.source.case
-    labels = read_labels(job.source.label, like=scan, classes=job.label_names or None, case=case)
+    names = job.label_names or None
+    labels = read_labels(job.source.label, like=scan, classes=names, case=case, relax=job.relax)
     # The type follows the label set where it is known, so that all volumes of a data set have the same.
     highest = max(int(labels.voxels.max()), *job.label_names, 0)
     if highest > np.iinfo(np.uint16).max:
@@ -72,4 +74,5 @@ def _label(job: Job, scan: Scan, sha256: str | None) -> tuple[np.ndarray | None,
     # On the image's affine, which the labels' own may differ from by rounding.
     voxels, _ = to_spacing(*to_ras(labels.voxels, scan.affine), job.spacing_mm, nearest=True, dtype=dtype)
     ids = sorted({int(label_id) for plane in voxels for label_id in np.unique(plane)})
-    return voxels, LabelSource(job.source.label_relative, sha256, tuple(ids), dict(job.label_names))
+    told = LabelSource(job.source.label_relative, sha256, tuple(ids), dict(job.label_names))
+    return voxels, told, labels.relaxed

@@ -59,7 +59,9 @@ def _opened(path: Path, case: str, *, whole: bool) -> tuple[Any, np.ndarray]:
             if not whole:
                 reader.ReadImageInformation()
             image = reader.Execute() if whole else reader
-    except RuntimeError:
+    except RuntimeError as error:
+        if "memory" in str(error):  # "Failed to allocate memory for image"
+            raise MemoryError from None
         refuse_damaged(case, "SimpleITK cannot read it or its axes are not at right angles")
     affine = affine_of_itk(image)
     # Both come of the same decimal strings, which SimpleITK turns into lengths and directions first.

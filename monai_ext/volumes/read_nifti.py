@@ -20,6 +20,7 @@ from nibabel.spatialimages import HeaderDataError
 from monai_ext.volumes.checks import check_affine, check_shape, check_spacing, largest_shift_mm, spacing_of
 from monai_ext.volumes.nifti_extensions import extensions_fit
 from monai_ext.volumes.refusals import refuse, refuse_damaged, refuse_geometry
+from monai_ext.volumes.relaxing import RELAXABLE, Rules
 
 NIFTI_ENDINGS = (".nii.gz", ".nii")
 
@@ -30,25 +31,25 @@ _MAX_OFFSET = 1 << 24  # header and extensions; they hold text, not volumes
 _CHUNK = 1 << 24
 
 
-def read_nifti(path: Path, case: str) -> tuple[np.ndarray, np.ndarray]:
+def read_nifti(path: Path, case: str, rules: Rules | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Read a NIfTI file.
 
     Returns:
         The voxels ``(x, y, z)``, scaled by slope and intercept where the header has them, and the ``(4, 4)``
-        affine in mm, RAS+.
+        affine in mm, RAS+. ``rules`` tells which rules are relaxed, and keeps which had to be.
 
     Raises:
         ScanError: damaged, truncated, or of a type that is no scalar volume.
         GeometryError: shape, spacing or affine are absent, impossible or contradict each other.
     """
     with _opened(path, case) as stream:
-        found = _described(stream, case)
+        found = _described(stream, case, rules or Rules())
         data = _exactly(stream, found.size, case)
         voxels = np.frombuffer(data, found.dtype).reshape(found.shape, order="F")
         return (voxels if found.scale is None else _scaled(voxels, *found.scale)), found.affine
 
 
-def read_nifti_header(path: Path, case: str) -> tuple[tuple[int, int, int], np.ndarray]:
+def read_nifti_header(path: Path, case: str, rules: Rules | None = None) -> tuple[tuple[int, int, int], np.ndarray]:
     """Check the header of a NIfTI file as `read_nifti` does, and the length of one that is not gzipped.
 
     Returns:
@@ -58,7 +59,7 @@ def read_nifti_header(path: Path, case: str) -> tuple[tuple[int, int, int], np.n
         ScanError, GeometryError: as of `read_nifti`, but for voxels, which are not read.
     """
     with _opened(path, case) as stream:
-        found = _described(stream, case)
+        found = _described(stream, case, rules or Rules())
         if not path.name.lower().endswith(".gz"):
             length = path.stat().st_size - stream.tell()
             if length != found.size:
@@ -93,7 +94,7 @@ def _opened(path: Path, case: str) -> Iterator[BufferedIOBase]:
         refuse_damaged(case, "its gzip data is truncated or fails its checksum")
 
 
-def _described(stream: BufferedIOBase, case: str) -> _Described:
+def _described(stream: BufferedIOBase, case: str, rules: Rules) -> _Described:
     """Read all that comes before the voxels."""
     header = _header(stream, case)
     count = int(header["dim"][0])
@@ -102,7 +103,7 @@ def _described(stream: BufferedIOBase, case: str) -> _Described:
     shape = check_shape(header["dim"][1 : count + 1], case)
     dtype = _dtype(header, case)
     scale = _scale(header, case)
-    affine = _affine(header, shape, case)
+    affine = _affine(header, shape, case, rules)
     offset, start = float(header["vox_offset"]), int(header["sizeof_hdr"])
     if not start + 4 <= offset <= _MAX_OFFSET or offset != int(offset):
         refuse_damaged(case, f"its header places the voxels at byte {offset:g}")
@@ -160,26 +161,33 @@ def _scaled(voxels: np.ndarray, slope: float, intercept: float) -> np.ndarray:
     return scaled
 
 
-def _affine(header: nib.Nifti1Header, shape: tuple[int, int, int], case: str) -> np.ndarray:
+def _affine(header: nib.Nifti1Header, shape: tuple[int, int, int], case: str, rules: Rules) -> np.ndarray:
     pixdim = np.asarray(header["pixdim"][1:4], dtype=float)
     check_spacing(pixdim, case)
     units = int(header["xyzt_units"]) & 7
     if units not in (0, 2):  # unknown, mm
         _contradiction(case, f"unit of length {units} is not mm, which only some readers heed", "scan.units")
-    forms = _forms(header, case)
+    forms = _forms(header, case, rules)
     for form in forms:
         check_affine(form, case)
     spacing = spacing_of(forms[0])
     if not np.allclose(spacing, pixdim, rtol=1e-3, atol=0):  # float32, and writers that print few digits
         what = f"pixdim says {_mm(pixdim)} and the sform says {_mm(spacing)}"
-        _contradiction(case, what, "scan.spacing_contradiction")
+        _contradiction_unless(rules, case, what, "scan.spacing_contradiction")
+        forms = _forms(_with_spacing(header, spacing), case, rules)  # what is left of the qform must still agree
     # A float32 quaternion near a half turn is off by up to 0.3 mm at the edge of a body, so half a voxel.
     if len(forms) == 2 and (shift := largest_shift_mm(shape, *forms)) > 0.5 * min(spacing):
         _contradiction(case, f"qform and sform place a corner {shift:.2f} mm apart", "scan.forms")
     return forms[0]
 
 
-def _forms(header: nib.Nifti1Header, case: str) -> list[np.ndarray]:
+def _with_spacing(header: nib.Nifti1Header, spacing: tuple[float, float, float]) -> nib.Nifti1Header:
+    header = header.copy()
+    header["pixdim"][1:4] = spacing
+    return header
+
+
+def _forms(header: nib.Nifti1Header, case: str, rules: Rules) -> list[np.ndarray]:
     """Return the affines that the header sets, the sform first: it is the more exact one."""
     qform_code, sform_code = int(header["qform_code"]), int(header["sform_code"])
     if not (0 <= qform_code <= 5 and 0 <= sform_code <= 5):
@@ -192,7 +200,9 @@ def _forms(header: nib.Nifti1Header, case: str) -> list[np.ndarray]:
             _contradiction(case, "its qform is no rotation", "scan.qform")
     if not forms:
         what = "neither qform nor sform is set, so left and right are unknown"
-        _contradiction(case, what, "scan.no_orientation")
+        _contradiction_unless(rules, case, what, "scan.no_orientation")
+        # Method 1 of the standard, with the axes of its other methods: +x to the right, +y to the front, +z up.
+        forms.append(np.diag([*np.asarray(header["pixdim"][1:4], dtype=float), 1.0]))
     return forms
 
 
@@ -217,3 +227,10 @@ def _mm(spacing: np.ndarray | tuple[float, ...]) -> str:
 
 def _contradiction(case: str, what: str, code: str) -> NoReturn:
     refuse_geometry(case, what, "set the header right or export it again", code)
+
+
+def _contradiction_unless(rules: Rules, case: str, what: str, code: str) -> None:
+    """Refuse what a rule forbids, unless it is relaxed; say then what is taken for true."""
+    if not rules.relaxed(code):
+        way_out = f"set the header right or export it again; or, if {RELAXABLE[code]}, relax {code}"
+        refuse_geometry(case, what, way_out, code)

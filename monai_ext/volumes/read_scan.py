@@ -1,22 +1,20 @@
-"""The one way into the package for scans and labels: strict, validated before anything is allocated."""
+"""The one way into the package for scans and labels: strict, validated before anything is allocated.
+
+Files are read in a process of limited time and memory, see ``reading_limits``.
+"""
 
 import os
 from collections.abc import Collection
-from dataclasses import replace
 from pathlib import Path
 
-import nibabel as nib
-import numpy as np
-
-from monai_ext.base import InputError, LabelError, case_id
-from monai_ext.volumes.check_values import check_hu, label_ids
-from monai_ext.volumes.checks import check_same_grid
-from monai_ext.volumes.dicom import open_series
+from monai_ext.base import case_id
 from monai_ext.volumes.dicom_places import case_of, is_series, picked
-from monai_ext.volumes.read_itk import ITK_ENDINGS, read_itk, read_itk_header
-from monai_ext.volumes.read_nifti import NIFTI_ENDINGS, read_nifti, read_nifti_header
-from monai_ext.volumes.refusals import refuse, refusing_closed_files
-from monai_ext.volumes.scan import Kind, Scan, ScanHeader
+from monai_ext.volumes.read_here import header_here, labels_here, scan_here
+from monai_ext.volumes.reading_limits import reads_inside
+from monai_ext.volumes.reading_pool import ask
+from monai_ext.volumes.reading_values import header_of, header_values, scan_of, trusting_nothing
+from monai_ext.volumes.relaxing import check_relax
+from monai_ext.volumes.scan import Scan, ScanHeader
 
 
 def read_scan(
@@ -25,6 +23,7 @@ def read_scan(
     assume_hu: bool = False,
     case: str | None = None,
     series: str | int | None = None,
+    relax: str | Collection[str] = (),
 ) -> Scan:
     """Read a CT scan, or refuse it with one sentence that says why and what to do.
 
@@ -36,25 +35,33 @@ def read_scan(
         assume_hu: take the values for HU although the modality, the rescale or their range does not say so.
         case: the id for messages and outputs; the base name by default.
         series: the DICOM series to pick, instead of in the path.
+        relax: rules to relax, of `RELAXABLE`; those that the scan breaks are in its ``relaxed``.
 
     Raises:
-        ScanError: missing, closed, damaged, not a 3D scalar volume, not finite, constant, or not in HU.
+        ScanError: missing, closed, damaged, not a 3D scalar volume, not finite, constant, or not in HU; reading it
+            crashes, hangs, or takes more memory than it may.
         GeometryError: spacing, orientation or slice positions are absent, impossible or contradictory.
+        SettingError: ``relax`` names no rule.
     """
-    if series is not None or is_series(Path(os.path.abspath(path))):
-        found = open_series(path, case, series=series, assume_hu=assume_hu)
-        try:
-            return found.read()
-        finally:
-            found.close()
-    path, case, kind = _place(path, case)
-    with refusing_closed_files(case):
-        voxels, affine = (read_nifti if kind == "nifti" else read_itk)(path, case)
-    voxels = check_hu(voxels, case, assume_hu=assume_hu)
-    return Scan(voxels, affine, case, Path(path.name), kind)
+    place, rules = Path(os.path.abspath(path)), check_relax(relax)
+    pick = None if series is None else str(series)
+    if reads_inside():
+        return scan_here(place, case, pick, assume_hu=assume_hu, relax=rules)
+    told = {"path": str(place), "case": case, "series": pick, "assume_hu": assume_hu, "relax": rules}
+    dicom = series is not None or is_series(place)
+    name = case or _case_of(place, dicom)
+    values, voxels = ask("read_scan", name, told, scratch=dicom)
+    with trusting_nothing(name):
+        return scan_of(values, voxels, "float32")
 
 
-def read_header(path: str | os.PathLike[str], *, assume_hu: bool = False, case: str | None = None) -> ScanHeader:
+def read_header(
+    path: str | os.PathLike[str],
+    *,
+    assume_hu: bool = False,
+    case: str | None = None,
+    relax: str | Collection[str] = (),
+) -> ScanHeader:
     """Check a scan as `read_scan` does, but for its voxels: shape, spacing, orientation, and whether it is whole.
 
     Of gzipped NIfTI files only the start is read, so that one that ends too early is not noticed; of DICOM series
@@ -64,18 +71,20 @@ def read_header(path: str | os.PathLike[str], *, assume_hu: bool = False, case: 
         path: as of `read_scan`.
         assume_hu: accept DICOM series of other modalities than CT, and those without a rescale.
         case: the id for messages; the base name by default.
+        relax: as of `read_scan`.
 
     Raises:
-        ScanError, GeometryError: as of `read_scan`.
+        ScanError, GeometryError, SettingError: as of `read_scan`.
     """
-    if is_series(Path(os.path.abspath(path))):
-        series = open_series(path, case, assume_hu=assume_hu)
-        series.close()
-        return ScanHeader(series.shape, series.affine, series.case, "dicom")
-    path, case, kind = _place(path, case)
-    with refusing_closed_files(case):
-        shape, affine = (read_nifti_header if kind == "nifti" else read_itk_header)(path, case)
-    return ScanHeader(shape, affine, case, kind)
+    place, rules = Path(os.path.abspath(path)), check_relax(relax)
+    if reads_inside():
+        return header_here(place, case, assume_hu=assume_hu, relax=rules)
+    dicom = is_series(place)
+    name = case or _case_of(place, dicom)
+    told = {"path": str(place), "case": case, "assume_hu": assume_hu, "relax": rules}
+    values, _ = ask("read_header", name, told, scratch=dicom)
+    with trusting_nothing(name):
+        return header_of(values)
 
 
 def read_labels(
@@ -84,6 +93,7 @@ def read_labels(
     like: Scan | ScanHeader | None = None,
     classes: Collection[int] | None = None,
     case: str | None = None,
+    relax: str | Collection[str] = (),
 ) -> Scan:
     """Read a label volume: whole numbers, 0 for background.
 
@@ -93,60 +103,32 @@ def read_labels(
             converters of DICOM leave them, are turned to those of the image.
         classes: the ids that may occur beside 0; any by default.
         case: the id for messages; the base name by default.
+        relax: as of `read_scan`.
 
     Returns:
         A scan whose ``voxels`` are int32 ids.
 
     Raises:
-        ScanError: the file cannot be read.
+        ScanError: the file cannot be read, or not within the limits of time and memory.
         LabelError: a value is not a whole number, or not one of the classes.
         GeometryError: shape or affine differ from those of ``like``.
+        SettingError: ``relax`` names no rule.
     """
-    # With a case of its own the scan is named, which may be sound: say that its labels are meant.
-    told = None if case is None else f"labels of {case}"
-    try:
-        path, told, kind = _place(path, told)
-        if kind == "dicom":
-            raise LabelError(
-                f"{told}: a DICOM series holds no label ids; give the labels as NIfTI, NRRD or MetaImage",
-                code="label.dicom",
-            )
-        with refusing_closed_files(told):
-            voxels, affine = (read_nifti if kind == "nifti" else read_itk)(path, told)
-    except InputError as error:
-        error.case = case or told or case_id(path)
-        raise
-    case = case or told
-    labels = Scan(label_ids(voxels, case, classes), affine, case, Path(path.name), kind)
-    if like is not None:
-        labels = _along(labels, like.affine)
-        check_same_grid(labels.shape, labels.affine, like.shape, like.affine, case, like.case)
-    return labels
+    place, rules = Path(os.path.abspath(path)), check_relax(relax)
+    if reads_inside():
+        return labels_here(place, case, like, classes, rules)
+    told = {
+        "path": str(place),
+        "case": case,
+        "like": None if like is None else header_values(like),
+        "classes": None if classes is None else [int(number) for number in classes],
+        "relax": rules,
+    }
+    name = case or case_id(place)
+    values, voxels = ask("read_labels", name, told)
+    with trusting_nothing(name):
+        return scan_of(values, voxels, "int32")
 
 
-def _along(labels: Scan, affine: np.ndarray) -> Scan:
-    """Flip and swap the axes of the labels, so that they run as those of the affine; no value changes."""
-    turn = nib.orientations.io_orientation(np.linalg.inv(affine) @ labels.affine)
-    voxels = nib.orientations.apply_orientation(labels.voxels, turn)
-    back = nib.orientations.inv_ornt_aff(turn, labels.voxels.shape)
-    return replace(labels, voxels=voxels, affine=labels.affine @ back)
-
-
-def _place(path: str | os.PathLike[str], case: str | None) -> tuple[Path, str, Kind]:
-    # "." and ".." have no base name of their own; a link keeps its name.
-    path = Path(os.path.abspath(path))
-    if is_series(path):
-        return path, case or case_of(picked(path)[0]), "dicom"
-    case = case or case_id(path)
-    with refusing_closed_files(case):  # a name too long, or a parent folder that may not be entered
-        there = path.is_file()
-    if not there:
-        refuse(case, "there is no such file or folder", "check the path", "scan.missing")
-    name = path.name.lower()
-    if name.endswith(NIFTI_ENDINGS):
-        return path, case, "nifti"
-    if name.endswith(ITK_ENDINGS):
-        return path, case, "itk"
-    endings = ", ".join(NIFTI_ENDINGS + ITK_ENDINGS)
-    way_out = f"give {endings}, or the folder or zip of one DICOM series"
-    refuse(case, "its name ends in none of the formats read here", way_out, "scan.format")
+def _case_of(path: Path, dicom: bool) -> str:
+    return case_of(picked(path)[0]) if dicom else case_id(path)

@@ -21,6 +21,7 @@ class Scan:
         case: the id that messages and outputs carry.
         source: base name of the file or DICOM folder; parent folders may hold names of patients.
         kind: the family of formats that it was read from.
+        relaxed: rules that were relaxed to read it, see `RELAXABLE`.
     """
 
     voxels: np.ndarray
@@ -28,6 +29,7 @@ class Scan:
     case: str
     source: Path
     kind: Kind
+    relaxed: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -50,12 +52,14 @@ class ScanHeader:
         affine: ``(4, 4)`` float64, voxel index to mm in RAS+.
         case: the id that messages carry.
         kind: the family of formats that it was read from.
+        relaxed: rules that were relaxed to read it.
     """
 
     shape: tuple[int, int, int]
     affine: np.ndarray
     case: str
     kind: Kind
+    relaxed: tuple[str, ...] = ()
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:

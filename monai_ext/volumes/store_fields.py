@@ -37,6 +37,7 @@ def to_json(record: StoreRecord) -> dict[str, Any]:
             "names": {str(number): name for number, name in sorted(label.names.items())},
         },
         "origin": record.origin and asdict(record.origin),
+        **({"relaxed": list(record.relaxed)} if record.relaxed else {}),
     }
 
 
@@ -87,6 +88,7 @@ def from_json(content: dict[str, Any]) -> StoreRecord:
             {int(number): name for number, name in label_source["names"].items()},
         ),
         origin=_origin(content.get("origin")),  # sidecars of before there were manifests have none
+        relaxed=tuple(map(str, content.get("relaxed", ()))),
     )
 
 

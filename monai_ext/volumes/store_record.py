@@ -105,6 +105,7 @@ class StoreRecord:
         label: the label file, if there is one.
         label_source: where the labels came from.
         origin: what the manifest says of the scan; ``None`` when it was prepared without one.
+        relaxed: rules that were relaxed to read the scan or its labels.
     """
 
     id: str
@@ -123,6 +124,7 @@ class StoreRecord:
     label: ChunkedData | None = None
     label_source: LabelSource | None = None
     origin: Origin | None = None
+    relaxed: tuple[str, ...] = ()
 
     @cached_property
     def body_voxels(self) -> np.ndarray:

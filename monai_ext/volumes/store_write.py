@@ -38,6 +38,7 @@ class NewVolume:
     label: np.ndarray | None = None
     label_source: LabelSource | None = None
     origin: Origin | None = None
+    relaxed: tuple[str, ...] = ()
 
 
 def write_volume(folder: Path, volume: NewVolume) -> StoreRecord:
@@ -117,6 +118,7 @@ def _record(folder: Path, volume: NewVolume) -> StoreRecord:
         label=None if volume.label is None else _write_data(folder, volume.id, "label", volume.label),
         label_source=volume.label_source,
         origin=volume.origin,
+        relaxed=volume.relaxed,
     )
 
 

@@ -5,8 +5,8 @@
 Epochs follow one another, each with new workers, as training without persistent ones has them. Printed at ten points:
 the memory that this process and its workers have written to (proportional set size: what they share is counted in
 parts; without the pages of files, whose part depends on who else on the machine has loaded the same libraries), the
-open files of both, and the shared memory that this process maps, in pieces and megabytes. Batches on their way hold some
-files and pieces. The exit code is 1 if the last point is above the second by more than they explain.
+open files of both, and the shared memory that this process maps, in pieces and megabytes. Batches on their way hold
+some files and pieces. The exit code is 1 if the last point is above the second by more than they explain.
 """
 
 import argparse

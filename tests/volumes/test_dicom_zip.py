@@ -115,6 +115,7 @@ def bomb(path: Path) -> None:
 def test_bombs_are_refused_before_they_are_unpacked(tmp_path, monkeypatch, no_temporary_left):
     path = tmp_path / "case_7.zip"
     bomb(path)
+    monkeypatch.setenv("MONAI_EXT_READ_INSIDE", "1")  # where the limits are changed
     monkeypatch.setattr(module.Unpacked, "add", lambda *_: pytest.fail("unpacked"))
     monkeypatch.setattr(module, "RATIO_FROM_BYTES", 2**20)
     refused(path, r"the zip would grow \d{3,4} times in unpacking, as no scan does; have", "zip.bomb")
@@ -136,6 +137,7 @@ def test_understated_size_does_not_get_past_the_guard(tmp_path, no_temporary_lef
 
 
 def test_no_room_for_temporary_files(whole, monkeypatch, no_temporary_left):
+    monkeypatch.setenv("MONAI_EXT_READ_INSIDE", "1")
     monkeypatch.setattr(module.shutil, "disk_usage", lambda _: os.terminal_size((0, 0)) and type("U", (), {"free": 0}))
     refused(whole, r"the zip needs .* GiB, but 0\.0 GiB are free for temporary files; free space", "zip.space")
     assert no_temporary_left() == []

@@ -192,6 +192,7 @@ def test_files_that_may_not_be_read_are_refused_without_their_path(tmp_path, mon
     def refuse(path: Path, *_: object) -> object:  # root, as which tests may run, may read everything
         raise PermissionError(13, "Permission denied", str(path))
 
+    monkeypatch.setenv("MONAI_EXT_READ_INSIDE", "1")
     monkeypatch.setattr(Path, "open", refuse)
     sentence = r"^{}: it cannot be read \(Permission denied\); check its permissions and the disk$"
     with pytest.raises(ScanError, match=sentence.format("ct")) as caught:

@@ -34,8 +34,9 @@ class Limited:
     def __init__(self, *, full: bool) -> None:
         self.all = full  # to fork a process that holds torch takes half a second
         command = [sys.executable, str(Path(__file__).with_name("limited.py"))]
-        # Two threads beside the one that forks would be two too many.
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        # Two threads beside the one that forks would be two too many. Each fork has limits of its own: what is tried
+        # here are the readers, not the process that they are usually in.
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MONAI_EXT_READ_INSIDE": "1"}
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
         )

@@ -1,7 +1,7 @@
 """Whether a picture and its mask can be used, without unpacking more than is needed."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,9 +10,10 @@ from PIL import Image
 
 from monai_ext.base import InputError, LabelError, ScanError
 from monai_ext.base.pictures import MAX_PIXELS, PICTURE_FORMATS, check_mask_format, check_mask_size
+from monai_ext.volumes.reading_limits import allow
 
 
-def check_picture(path: Path, case: str, *, whole: bool) -> tuple[int, int]:
+def check_picture_here(path: Path, case: str, *, whole: bool) -> tuple[int, int]:
     """Return width and height of a picture.
 
     Args:
@@ -29,7 +30,7 @@ def check_picture(path: Path, case: str, *, whole: bool) -> tuple[int, int]:
         return image.size
 
 
-def picture_pixels(path: Path, case: str) -> np.ndarray:
+def picture_pixels_here(path: Path, case: str) -> np.ndarray:
     """Return the pixels of a picture, whatever its format holds them as; uint8 ``(y, x, 3)``.
 
     Raises:
@@ -42,7 +43,7 @@ def picture_pixels(path: Path, case: str) -> np.ndarray:
         return np.asarray(image.convert("RGB"))
 
 
-def check_mask(path: Path, case: str, size: tuple[int, int] | None, *, whole: bool) -> None:
+def check_mask_here(path: Path, case: str, size: Sequence[int] | None, *, whole: bool) -> None:
     """Check the mask of a picture.
 
     Args:
@@ -56,7 +57,7 @@ def check_mask(path: Path, case: str, size: tuple[int, int] | None, *, whole: bo
     """
     with _opened(path, case, "mask", LabelError) as image:
         check_mask_format(image.format, case)
-        check_mask_size(image.size, size, case)
+        check_mask_size(image.size, None if size is None else (size[0], size[1]), case)
         if whole:
             image.load()
 
@@ -69,9 +70,13 @@ def _opened(path: Path, case: str, what: str, kind: type[InputError]) -> Iterato
             with Image.open(path, formats=PICTURE_FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise Image.DecompressionBombError
+                allow(voxels=image.width * image.height)
                 yield image
     except InputError:
         raise
+    except MemoryError:
+        sentence = f"{case}: the {what} needs more memory than there is; scale it down"
+        raise kind(sentence, code="scan.memory", case=case) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise kind(
             f"{case}: the {what} has more than {MAX_PIXELS} pixels, too many to unpack safely; scale it down",
