@@ -32,9 +32,7 @@ def test_marks_lie_where_they_do_in_the_patient(
 
 @pytest.mark.full
 @pytest.mark.parametrize("ending", ["nrrd", "mha", "nii"])
-def test_formats_of_itk(
-    segment: Callable[..., Path], patient: Any, tmp_path: Path, notes: Any, ending: str
-) -> None:
+def test_formats_of_itk(segment: Callable[..., Path], patient: Any, tmp_path: Path, notes: Any, ending: str) -> None:
     scans = tmp_path / "scans"
     scans.mkdir()
     for codes in patient.orientations:
