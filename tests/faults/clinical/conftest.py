@@ -42,7 +42,7 @@ class MarkedPatient:
     """A body of -90 HU in air with three balls, as any grid samples it."""
 
     balls: ClassVar = {number: CENTRE_MM + place for number, place in BALLS_MM.items()}
-    centre_mm = CENTRE_MM
+    centre_mm, names = CENTRE_MM, NAMES
     radius_mm = RADIUS_MM
     orientations = ORIENTATIONS
     tilts: ClassVar = {
