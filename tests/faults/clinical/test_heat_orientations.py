@@ -67,6 +67,8 @@ def test_the_lesion_lies_where_it_does_in_the_patient(
         patient.write(tmp_path / "scans" / f"{codes}.nii.gz", patient.grid(codes, tilt))
     picture = {"_target_": "monai_ext.transforms.ClipPicture", "size": 96, "mean": [0.0] * 3, "std": [1.0] * 3}
     settings = {"network": Shown(), "adapters": None, "device": "cpu", "picture": picture, "smooth_mm": 0.0}
+    # Without this, the whole CLIP is built for what only a calibration would compare.
+    settings |= {"calibration_settings": None}
     settings |= {"window_hu": [122, 250], "threshold": 0.5, "overlay": False, "views": views}
     settings |= {"dataset_dir": str(tmp_path / "scans"), "output_dir": str(tmp_path / "out")}
     run_bundle("aa_clip_lesion_localization", ["inference"], settings)
