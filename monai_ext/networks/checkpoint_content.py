@@ -11,10 +11,10 @@ from typing import IO, Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from monai_ext.base import WeightsError
+from monai_ext.networks.checkpoint_checks import check_archive, check_header, check_records, header_of
 
 _PICKLE = b"\x80\x02"  # how files of torch before 1.6 begin
 _REFUSALS = ("Unsupported global", "unrecognized function", "unsupported class")  # of torch's safe unpickler
@@ -90,10 +90,11 @@ def read_content(path: str | os.PathLike[str], content: bytes | None = None) -> 
 
 def is_torchscript(source: str | os.PathLike[str] | IO[bytes]) -> bool:
     """Tell whether a file is a TorchScript archive, without loading it."""
-    if not zipfile.is_zipfile(source):
+    try:
+        with zipfile.ZipFile(source) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except Exception:  # no zip, or a damaged one, for which Python raises many types
         return False
-    with zipfile.ZipFile(source) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def _source(path: Path, content: bytes | None) -> Path | IO[bytes]:
@@ -113,9 +114,14 @@ def _header_size(head: bytes) -> int:
 
 def _read_safetensors(path: Path, content: bytes | None) -> dict[str, Tensor]:
     try:
-        return safetensors.torch.load_file(path) if content is None else safetensors.torch.load(content)
-    except (SafetensorError, ValueError) as error:
+        tensors = safetensors.torch.load_file(path) if content is None else safetensors.torch.load(content)
+        with path.open("rb") if content is None else io.BytesIO(content) as start:
+            check_header(header_of(start), path.name)
+    except WeightsError:
+        raise
+    except Exception as error:  # safetensors' own, and whatever torch makes of sizes that cannot be
         raise _unreadable(path) from error
+    return dict(tensors)
 
 
 def _read_pickle(path: Path, content: bytes | None, head: bytes) -> Any:
@@ -123,10 +129,14 @@ def _read_pickle(path: Path, content: bytes | None, head: bytes) -> Any:
     if not zipped and not head.startswith(_PICKLE):
         raise _unreadable(path)
     try:
+        if zipped:
+            check_archive(_source(path, content), path.name)
         # Mapped, a checkpoint with optimizer states costs no memory beyond the weights.
-        return torch.load(
+        found = torch.load(
             _source(path, content), map_location="cpu", weights_only=True, mmap=zipped and content is None
         )
+        if zipped:
+            check_records(_source(path, content), found, path.name)
     except pickle.UnpicklingError as error:
         if any(words in str(error) for words in _REFUSALS):
             raise WeightsError(
@@ -135,16 +145,11 @@ def _read_pickle(path: Path, content: bytes | None, head: bytes) -> Any:
                 code="weights.code",
             ) from error
         raise _unreadable(path) from error
-    except (
-        RuntimeError,
-        EOFError,
-        ValueError,
-        KeyError,
-        OSError,
-        AttributeError,
-        UnicodeDecodeError,
-    ) as error:
+    except WeightsError:
+        raise
+    except Exception as error:  # torch's safe unpickler raises many types for a damaged file
         raise _unreadable(path) from error
+    return found
 
 
 def _unreadable(path: Path) -> WeightsError:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from monai_ext.base import SettingError, WeightsError, replacing, save_torch
+from monai_ext.networks.checkpoint_checks import check_tensors
 from monai_ext.networks.checkpoint_content import read_content
 
 _CONTAINERS = ("state_dict", "model")  # the authors' trainer and ours put the weights under these names
@@ -46,18 +47,7 @@ def open_checkpoint(path: str | os.PathLike[str], content: bytes | None = None) 
     """
     path = Path(path)
     tensors, beside = _find_weights(read_content(path, content), path.name)
-    for name, tensor in tensors.items():
-        if not tensor.is_floating_point():
-            raise WeightsError(
-                f"{path.name}: {name} holds {tensor.dtype} numbers, weights are floating point; "
-                "give a checkpoint of Hi-End-MAE",
-                code="weights.dtype",
-            )
-        if not bool(tensor.isfinite().all()):
-            raise WeightsError(
-                f"{path.name}: {name} holds NaN or infinite numbers; use an earlier checkpoint",
-                code="weights.nonfinite",
-            )
+    check_tensors(tensors, path.stat().st_size if content is None else len(content), path.name)
     return Checkpoint(path.name, tensors, MappingProxyType(dict.fromkeys(beside, _NOT_WEIGHTS)))
 
 

@@ -15,6 +15,7 @@ from monai_ext.base import InputError, LabelError, ScanError
 from monai_ext.base.pictures import MAX_PIXELS, PICTURE_FORMATS, check_mask_format, check_mask_size
 
 MASK_KINDS = 16  # different values of a mask: kinds of defects are few, lossy compression makes many
+_ORIENTATION = 0x0112  # of EXIF
 _SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")
 
 
@@ -32,7 +33,8 @@ def read_picture(path: str | os.PathLike[str], case: str | None = None) -> np.nd
         uint8 ``(h, w, 3)``.
 
     Raises:
-        ScanError: missing, truncated, of another kind, too large, or without a range of its own (32 bits).
+        ScanError: missing, truncated, of another kind, too large, without a range of its own (32 bits), or to be
+            turned when shown.
     """
     path = Path(path)
     case = case or path.stem
@@ -54,14 +56,14 @@ def read_mask(
         uint8 ``(h, w)`` of 0 and 1.
 
     Raises:
-        LabelError: unreadable, stored with loss (as JPEG does, whatever the name), or of another size.
+        LabelError: unreadable, stored with loss (as JPEG does, whatever the name), of another size, or drawn in
+            its transparency.
     """
     path = Path(path)
     case = case or path.stem
     with _opened(path, case, "mask", LabelError) as image:
         check_mask_format(image.format, case)
-        plain = image if image.mode in ("1", "L", "P", "I", *_SIXTEEN_BITS) else image.convert("L")
-        values = np.asarray(plain)
+        values = _mask_values(image, case)
     if shape is not None:
         check_mask_size((values.shape[1], values.shape[0]), (shape[1], shape[0]), case)
     if (kinds := len(np.unique(values))) > MASK_KINDS:
@@ -72,6 +74,31 @@ def read_mask(
             case=case,
         )
     return (values != 0).astype(np.uint8)
+
+
+def _mask_values(image: Image.Image, case: str) -> np.ndarray:
+    """Return one number a pixel, 0 where every channel is 0."""
+    if image.mode in ("1", "L", "P", "I", "F", *_SIXTEEN_BITS):
+        return np.asarray(image)
+    if image.mode not in ("LA", "PA", "RGB", "RGBA"):
+        raise LabelError(
+            f"{case}: the mask is stored as {image.mode}, where 0 need not be black; make it again as PNG with 0 and "
+            "255",
+            code="label.mode",
+            case=case,
+        )
+    channels = np.asarray(image)
+    if image.mode.endswith("A"):
+        if (channels[..., -1] != 255).any():
+            raise LabelError(
+                f"{case}: the mask is transparent in places, so that its drawing may be in either; "
+                "make it again as PNG with 0 and 255",
+                code="label.transparent",
+                case=case,
+            )
+        channels = channels[..., :-1]
+    # Not as grey, whose rounding makes 0 of the darkest colours.
+    return (channels.astype(np.uint32) << (8 * np.arange(channels.shape[-1], dtype=np.uint32))).sum(axis=-1)
 
 
 class ReadPictured(MapTransform):
@@ -137,10 +164,17 @@ def check_label(label: Any, abnormal_pixels: int, case: str) -> None:
 def _opened(path: Path, case: str, what: str, kind: type[InputError]) -> Iterator[Image.Image]:
     """Open and decode an image whose size is known to be sane; whatever is wrong with the file is one sentence."""
     try:
+        if path.exists() and not path.is_file():  # to open a pipe would wait for its writer
+            raise kind(
+                f"{case}: the {what} {path.name} is not a file; give a PNG, JPEG, TIFF, BMP or WebP file",
+                code=f"{what}.unreadable",
+                case=case,
+            )
         # Only the header is read before the size is known.
         with Image.open(path, formats=PICTURE_FORMATS) as image:
             _check_header(image, case, what, kind)
             image.load()
+            _check_upright(image, case, what, kind)
             yield image
     except InputError:
         raise
@@ -164,10 +198,27 @@ def _opened(path: Path, case: str, what: str, kind: type[InputError]) -> Iterato
 def _check_header(image: Image.Image, case: str, what: str, kind: type[InputError]) -> None:
     if image.width * image.height > MAX_PIXELS:
         raise _too_large(case, what, kind, f", {image.width}x{image.height}")
+    if image.mode == "P" and image.palette is None:
+        raise kind(
+            f"{case}: the {what} has a palette without colours; save it again as PNG",
+            code=f"{what}.unreadable",
+            case=case,
+        )
     if (frames := getattr(image, "n_frames", 1)) > 1:
         raise kind(
             f"{case}: the {what} holds {frames} frames; save the one to be used as PNG",
             code=f"{what}.frames",
+            case=case,
+        )
+
+
+def _check_upright(image: Image.Image, case: str, what: str, kind: type[InputError]) -> None:
+    turned = image.getexif().get(_ORIENTATION, 1)
+    if turned != 1:
+        raise kind(
+            f"{case}: the {what} is to be turned when shown (EXIF orientation {str(turned)[:20]}), which only some "
+            "programs heed, so that picture and mask may not match; save it upright",
+            code=f"{what}.orientation",
             case=case,
         )
 

@@ -9,6 +9,8 @@ from monai_ext.volumes.refusals import refuse_geometry
 
 MAX_VOXELS = 2**31  # 8 GiB as float32; a whole body at 1024 x 1024 x 2048
 SPACING_MM = (0.01, 100.0)  # no CT is finer or coarser; a damaged header often says so
+PLACE_MM = 1e5  # from the scanner's centre; 100 m is beyond any table, and float32 keeps hundredths up to there
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 SHEAR = 1e-3  # cosine between axes: over a 500 mm field of view such a shear moves voxels by 0.5 mm
 
 
@@ -55,13 +57,17 @@ def check_spacing(spacing_mm: Sequence[float] | np.ndarray, case: str) -> None:
 
 
 def check_affine(affine: np.ndarray, case: str) -> None:
-    """Refuse an affine that is not finite, singular, sheared, or has an unusable spacing.
+    """Refuse an affine that is not finite, singular, sheared, far away, or has an unusable spacing.
 
     Raises:
         GeometryError: naming what is wrong with it.
     """
     if not np.isfinite(affine).all():
         refuse_geometry(case, "the affine holds values that are not finite", "export the scan again", "scan.affine")
+    away_mm = float(np.abs(affine[:3, 3]).max())
+    if away_mm > PLACE_MM:
+        what = f"the affine places the scan {away_mm:g} mm away from the scanner's centre"
+        refuse_geometry(case, what, "export the scan again", "scan.affine")
     spacing_mm = np.array(spacing_of(affine))
     check_spacing(spacing_mm, case)
     axes = affine[:3, :3] / spacing_mm

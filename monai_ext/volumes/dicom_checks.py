@@ -27,7 +27,7 @@ def check_slice(item: DicomSlice, *, assume_hu: bool) -> None:
         item.refuse("is a localizer", "take the localizers out of the folder", "dicom.localizer")
     if item.number("SamplesPerPixel", 1) != 1:
         item.refuse("is in colour", "give CT", "scan.not_scalar")
-    if item.number("Rows", 0) < 1 or item.number("Columns", 0) < 1:
+    if item.count("Rows") < 1 or item.count("Columns") < 1:
         item.refuse("has no pixels", "take it out of the folder", "dicom.no_pixels")
 
 
@@ -37,7 +37,7 @@ def shape_of(slices: Sequence[DicomSlice], case: str) -> tuple[int, int, int]:
     Raises:
         GeometryError: slices of several sizes, a single slice, or more voxels than are read here.
     """
-    sizes = Counter((int(item.number("Columns", 0)), int(item.number("Rows", 0))) for item in slices)
+    sizes = Counter((item.count("Columns"), item.count("Rows")) for item in slices)
     if len(sizes) > 1:
         what = f"the slices have several sizes, {' and '.join(f'{x}x{y}' for x, y in sizes)}"
         refuse_geometry(case, what, "sort them into one folder a series", "dicom.sizes")

@@ -7,6 +7,7 @@ the temporary file.
 
 import struct
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -14,6 +15,7 @@ import numpy as np
 import SimpleITK
 
 from monai_ext.base import ScanError
+from monai_ext.volumes.decoder_messages import hand_on, printed_by_libraries
 from monai_ext.volumes.read_itk import quiet_itk
 
 JPEG_SYNTAXES = {
@@ -26,6 +28,7 @@ JPEG_SYNTAXES = {
     "1.2.840.10008.1.2.4.90",  # JPEG 2000, lossless
     "1.2.840.10008.1.2.4.91",  # JPEG 2000
 }
+_DAMAGE = ("Corrupt JPEG data", "Premature end of JPEG")  # libjpeg's warnings, after which it goes on
 _END_OF_IMAGE = b"\xff\xd9"  # of all three families; decoders fill in what a truncated image lacks
 _ITEM, _END_OF_ITEMS = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 _JPEG2000_START = b"\xff\x4f\xff\x51"
@@ -61,11 +64,14 @@ def decoded_jpeg(
         reader = SimpleITK.ImageFileReader()
         reader.SetImageIO("GDCMImageIO")
         reader.SetFileName(str(path))
-        try:
-            with quiet_itk():
-                image = reader.Execute()
-        except RuntimeError:
-            refuse_pixels("are damaged")
+        image = None
+        with printed_by_libraries() as printed, quiet_itk(), suppress(RuntimeError):
+            image = reader.Execute()
+    if image is None:
+        refuse_pixels("are damaged")
+    if any(words in printed.text for words in _DAMAGE):
+        refuse_pixels("are damaged, and the decoder made up what it could not read")
+    hand_on(printed.text)
     if image.GetSize()[:2] != shape[::-1] or image.GetNumberOfComponentsPerPixel() != 1:
         refuse_pixels(f"are {image.GetSize()} instead of {shape[::-1]}")
     values = SimpleITK.GetArrayFromImage(image).reshape(shape)
@@ -89,8 +95,12 @@ def _precision(frame: bytes) -> int | None:
     return None
 
 
-def _joined(pixels: bytes) -> bytes:
-    """Return the one frame of an encapsulated value, which items of any number hold (PS3.5 A.4)."""
+def fragments(pixels: bytes) -> list[bytes]:
+    """Return the items of an encapsulated value (PS3.5 A.4) but the first, which tells offsets of frames.
+
+    Raises:
+        ScanError: the end of a sentence: truncated.
+    """
     items, place = [], 0
     while place < len(pixels) and pixels[place : place + 4] != _END_OF_ITEMS:
         size = int.from_bytes(pixels[place + 4 : place + 8], "little")
@@ -98,7 +108,12 @@ def _joined(pixels: bytes) -> bytes:
             refuse_pixels("are truncated")
         items.append(pixels[place + 8 : place + 8 + size])
         place += 8 + size
-    frame = b"".join(items[1:])  # the first item tells offsets of frames
+    return items[1:]
+
+
+def _joined(pixels: bytes) -> bytes:
+    """Return the one frame of an encapsulated value, which items of any number hold."""
+    frame = b"".join(fragments(pixels))
     if not frame.rstrip(b"\x00").endswith(_END_OF_IMAGE):
         refuse_pixels("are truncated")
     return frame

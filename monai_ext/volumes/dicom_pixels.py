@@ -7,11 +7,12 @@ needs no codec to be installed.
 from pathlib import Path
 
 import numpy as np
-import pydicom
 from pydicom import uid
 from pydicom.dataset import Dataset
 
-from monai_ext.volumes.dicom_jpeg import JPEG_SYNTAXES, decoded_jpeg, refuse_pixels
+from monai_ext.volumes.dicom_jpeg import JPEG_SYNTAXES, decoded_jpeg, fragments, refuse_pixels
+from monai_ext.volumes.dicom_parse import TwiceError, parse
+from monai_ext.volumes.dicom_rle import is_whole_rle
 
 _NATIVE = {uid.ImplicitVRLittleEndian: "<", uid.ExplicitVRLittleEndian: "<", uid.ExplicitVRBigEndian: ">"}
 
@@ -25,15 +26,21 @@ def stored_values(path: Path) -> np.ndarray:
         ScanError: the end of a sentence; the caller knows the case and the slice.
     """
     try:
-        data = pydicom.dcmread(path)
+        with path.open("rb") as handle:
+            data = parse(handle)
         bits = int(data.BitsAllocated), int(data.BitsStored), int(data.HighBit)
-        signed = int(data.PixelRepresentation) == 1
+        sign = int(data.PixelRepresentation)
         shape, pixels = (int(data.Rows), int(data.Columns)), bytes(data.PixelData)
         syntax = str(data.file_meta.TransferSyntaxUID)
         interpretation = str(data.PhotometricInterpretation)
+    except TwiceError:
+        refuse_pixels("stand beside an element that is given twice")
     except Exception:
         # pydicom raises whatever the bytes provoke, with tags in the message.
         refuse_pixels("are absent or cannot be parsed")
+    if sign not in (0, 1):
+        refuse_pixels(f"have a sign or none by a representation of {sign}")
+    signed = sign == 1
     if interpretation not in ("MONOCHROME1", "MONOCHROME2"):
         refuse_pixels("are in colour")
     if bits[0] not in (8, 16, 32) or not 1 <= bits[1] <= bits[0] or bits[2] != bits[1] - 1:
@@ -41,6 +48,9 @@ def stored_values(path: Path) -> np.ndarray:
     if syntax in _NATIVE:
         return _unpacked(_native(pixels, shape, bits[0], _NATIVE[uid.UID(syntax)]), bits[1], signed)
     if syntax == uid.RLELossless:
+        frames = fragments(pixels)
+        if len(frames) != 1 or not is_whole_rle(frames[0], shape[0] * shape[1], bits[0] // 8):
+            refuse_pixels("are damaged")
         return _unpacked(_rle(data, shape), bits[1], signed)
     if syntax in JPEG_SYNTAXES:
         return decoded_jpeg(pixels, syntax, shape, bits, signed=signed)

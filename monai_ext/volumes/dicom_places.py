@@ -52,9 +52,9 @@ class Places:
 def picked(path: Path) -> tuple[Path, str | None]:
     """Split ``folder#3`` into the folder or zip and the pick; what exists by that very name has no pick."""
     home, mark, pick = path.name.rpartition("#")
-    if mark and home and pick and not path.exists():
+    if mark and home and pick and not os.path.exists(path):
         place = path.with_name(home)
-        if place.is_dir() or is_zip(place):
+        if os.path.isdir(place) or is_zip(place):
             return place, pick
     return path, None
 
@@ -62,7 +62,7 @@ def picked(path: Path) -> tuple[Path, str | None]:
 def is_series(path: Path) -> bool:
     """Return whether a path is read as DICOM: a folder, a zip, or one series of either."""
     place, _ = picked(path)
-    return place.is_dir() or is_zip(place)
+    return os.path.isdir(place) or is_zip(place)  # of os, which has no error for names that are too long
 
 
 def case_of(home: Path) -> str:

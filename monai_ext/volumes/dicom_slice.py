@@ -10,6 +10,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from monai_ext.base import ScanError
+from monai_ext.volumes.dicom_parse import TwiceError, parse
 from monai_ext.volumes.refusals import refuse, refuse_geometry
 
 # Nothing else is kept in memory, least of all what names a patient.
@@ -56,7 +57,9 @@ class DicomSlice:
     def numbers(self, keyword: str, count: int) -> np.ndarray:
         """Return ``count`` finite numbers; absent, more, fewer or others are refused."""
         try:
-            numbers = np.array([float(number) for number in np.atleast_1d(self.value(keyword))])
+            values = np.atleast_1d(self.value(keyword))
+            # Python takes 1_5 for 15, which is no number of DICOM.
+            numbers = np.array([np.nan if "_" in str(value) else float(value) for value in values])
         except (TypeError, ValueError):
             numbers = np.empty(0)
         if numbers.shape != (count,) or not np.isfinite(numbers).all():
@@ -67,6 +70,13 @@ class DicomSlice:
     def number(self, keyword: str, default: float) -> float:
         """Return a number, or the default when it is absent or empty."""
         return default if self.value(keyword) is None else float(self.numbers(keyword, 1)[0])
+
+    def count(self, keyword: str) -> int:
+        """Return a whole number, 0 when it is absent or empty."""
+        number = self.number(keyword, 0)
+        if number != int(number):
+            self.refuse(f"has a {keyword} of {number:g}", "export the series again", "dicom.unreadable")
+        return int(number)
 
     def whole_header(self) -> pydicom.Dataset:
         """Parse the file again up to its pixels, this time keeping everything.
@@ -91,7 +101,7 @@ def open_slice(path: Path, place: str, case: str) -> DicomSlice:
     """Parse a file up to its pixels.
 
     Raises:
-        ScanError: not DICOM, damaged, or deflated.
+        ScanError: not DICOM, damaged, deflated, or with an element twice.
     """
     if not path.is_file():  # to open a pipe would wait for its writer
         refuse(case, f"{place} is not a file", "leave only the slices of one series in the folder", "dicom.unreadable")
@@ -102,11 +112,13 @@ def open_slice(path: Path, place: str, case: str) -> DicomSlice:
             what, way_out = f"{place} is deflated", "store the series uncompressed (dcmconv +ti)"
             refuse(case, what, way_out, "dicom.transfer_syntax")
         with path.open("rb") as handle:
-            header = pydicom.dcmread(handle, stop_before_pixels=True, specific_tags=_READ)
+            header = parse(handle, keep=_READ, pixels=False)
             # pydicom takes the end of the file for that of the header, and a value cut short for the value.
             whole = handle.read(1) != b""
     except ScanError:
         raise
+    except TwiceError:
+        refuse(case, f"{place} holds an element twice", "export the series again", "dicom.twice")
     except Exception as error:
         what = "is not a DICOM file" if isinstance(error, InvalidDicomError) else "cannot be parsed"
         way_out = "leave only the whole slices of one series in the folder"

@@ -2,9 +2,8 @@
 
 import numpy as np
 
-from monai_ext.volumes.checks import SHEAR, check_affine, check_spacing
+from monai_ext.volumes.checks import LPS_TO_RAS, SHEAR, check_affine, check_spacing
 from monai_ext.volumes.dicom_slice import DicomSlice
-from monai_ext.volumes.read_itk import LPS_TO_RAS
 from monai_ext.volumes.refusals import refuse_geometry
 
 _SORT = "sort them into one folder a series"

@@ -4,6 +4,7 @@ What a zip announces is binding: Python's reader stops at the announced size and
 directory alone tells whether there is room, and no name in it ever becomes a path.
 """
 
+import os
 import re
 import shutil
 import stat
@@ -55,7 +56,7 @@ class Unpacked:
 
 def is_zip(path: Path) -> bool:
     """Return whether a path is a zip by its name."""
-    return path.name.lower().endswith(".zip") and path.is_file()
+    return path.name.lower().endswith(".zip") and os.path.isfile(path)
 
 
 def may_hold_scans(path: Path) -> bool:

@@ -1,9 +1,13 @@
 """What the headers of NRRD and MetaImage files share: fields, numbers, and the length of the data."""
 
+import os
+import re
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NoReturn
+
+import numpy as np
 
 from monai_ext.volumes.checks import check_shape
 from monai_ext.volumes.refusals import refuse, refuse_damaged, refuse_geometry
@@ -11,14 +15,17 @@ from monai_ext.volumes.refusals import refuse, refuse_damaged, refuse_geometry
 _HEADER_BYTES = 1 << 20
 _CHUNK = 1 << 24
 GZIP, ZLIB = 31, 15  # zlib's window bits
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf|infinity)", re.ASCII | re.IGNORECASE)
+_DIGITS = 18  # of a size; Python converts no more than some thousand
+_COUNTS = {3: "three", 9: "nine"}
 
 
 @dataclass(frozen=True)
 class ItkHeader:
-    """What a header promises: ``shape`` in voxels and ``spacing_mm``, both along the array's three axes."""
+    """What a header promises: ``shape`` in voxels and the ``(4, 4)`` ``affine``, voxel index to mm in RAS+."""
 
     shape: tuple[int, int, int]
-    spacing_mm: tuple[float, float, float]
+    affine: np.ndarray
 
 
 def lines(stream: BinaryIO, case: str) -> list[str]:
@@ -52,23 +59,39 @@ def fields(header: list[str], separator: str, aliases: dict[str, str], case: str
 def shape_of(text: str, count: str, case: str) -> tuple[int, int, int]:
     """Return the sizes of ``text``, as many as ``count`` says, if they are those of a volume."""
     sizes = text.split()
-    if not sizes or not all(size.isdecimal() for size in sizes) or count != str(len(sizes)):
+    if not sizes or not all(size.isdecimal() and len(size) <= _DIGITS for size in sizes) or count != str(len(sizes)):
         refuse_damaged(case, f"its sizes {text[:60]!r} are not {count[:10]!r} whole numbers")
     if len(sizes) > 3:
         refuse_geometry(case, f"{'x'.join(sizes)} voxels are a {count}D image", "give one 3D volume", "scan.dimensions")
     return check_shape([int(size) for size in sizes], case)
 
 
-def triple(text: str, key: str, case: str) -> tuple[float, float, float]:
-    """Return three numbers."""
-    try:
-        x, y, z = map(float, text.split())
-    except ValueError:
-        refuse_damaged(case, f"its {key} is {text[:60]!r}, not three numbers")
-    return x, y, z
+def numbers_of(text: str, key: str, case: str, count: int = 3) -> np.ndarray:
+    """Return ``count`` numbers."""
+    words = text.split()
+    # Python would take 1_5 for 15, where others read 1.
+    if len(words) != count or not all(_NUMBER.fullmatch(word) for word in words):
+        refuse_damaged(case, f"its {key} is {text[:60]!r}, not {_COUNTS[count]} numbers")
+    return np.array([float(word) for word in words])
 
 
-def check_data(path: Path, stream: BinaryIO, data_file: str | None, size: int, packing: int | None, case: str) -> None:
+def affine_of(columns: np.ndarray, origin: np.ndarray, to_ras: tuple[float, float, float]) -> np.ndarray:
+    """Return the ``(4, 4)`` affine of the steps along the three axes, turned to RAS+ by a sign for each row."""
+    affine = np.eye(4)
+    # Not by a matrix: infinite numbers times its zeros would be warned of, and are refused later.
+    affine[:3] = np.c_[columns, origin] * np.reshape(to_ras, (3, 1))
+    return affine
+
+
+def check_data(
+    path: Path,
+    stream: BinaryIO,
+    data_file: str | None,
+    size: int,
+    packing: int | None,
+    case: str,
+    packed_size: str = "",
+) -> None:
     """Refuse data that are not exactly ``size`` bytes when unpacked.
 
     Args:
@@ -78,22 +101,26 @@ def check_data(path: Path, stream: BinaryIO, data_file: str | None, size: int, p
         size: bytes that the header announces.
         packing: ``GZIP``, ``ZLIB`` or ``None`` for plain bytes.
         case: the id for messages.
+        packed_size: bytes that the header announces of the packed data, if it does.
     """
     if data_file is None:
-        found = _length(stream, size, packing, case)
+        found = _length(stream, size, packing, packed_size, case)
     else:
         beside = path.parent / data_file
         if not beside.is_file() or beside.resolve().parent != path.parent.resolve():
             refuse_damaged(case, "its data file is not beside its header")
         with beside.open("rb") as data:
-            found = _length(data, size, packing, case)
+            found = _length(data, size, packing, packed_size, case)
     if found != size:
         amount = f"{found} of" if found < size else "more than"
         refuse_damaged(case, f"it holds {amount} the {size} bytes of voxels that its header announces")
 
 
-def _length(stream: BinaryIO, size: int, packing: int | None, case: str) -> int:
+def _length(stream: BinaryIO, size: int, packing: int | None, packed_size: str, case: str) -> int:
     """Count the bytes, unpacking in pieces; stops beyond ``size``."""
+    left = os.fstat(stream.fileno()).st_size - stream.tell()
+    if packed_size and packed_size != str(left):
+        refuse_damaged(case, f"its header announces {packed_size[:40]!r} bytes of compressed data, {left} are there")
     unpack = None if packing is None else zlib.decompressobj(packing)
     found = 0
     try:
@@ -107,6 +134,8 @@ def _length(stream: BinaryIO, size: int, packing: int | None, case: str) -> int:
         refuse_damaged(case, "its compressed data fail their checksum")
     if unpack is not None and found == size and not unpack.eof:
         refuse_damaged(case, "its compressed data are truncated")
+    if unpack is not None and found == size and (unpack.unused_data or stream.read(1)):
+        refuse_damaged(case, "more follows its compressed data")
     return found
 
 

@@ -4,19 +4,20 @@ from pathlib import Path
 
 import numpy as np
 
-from monai_ext.volumes.checks import check_spacing
+from monai_ext.volumes.checks import check_affine, check_spacing
 from monai_ext.volumes.itk_headers import (
     ZLIB,
     ItkHeader,
+    affine_of,
     check_data,
     fields,
     lines,
+    numbers_of,
     refuse_not_scalar,
     refuse_without,
     shape_of,
-    triple,
 )
-from monai_ext.volumes.refusals import refuse_damaged
+from monai_ext.volumes.refusals import refuse, refuse_damaged
 
 # MET_LONG is missing: it has 4 or 8 bytes, depending on the machine that wrote it.
 _BYTES = {
@@ -39,7 +40,7 @@ def check_meta(path: Path, case: str) -> ItkHeader:
 
     Raises:
         ScanError: damaged, truncated, or of an encoding or type that is not read.
-        GeometryError: not 3D, or without spacing, orientation and origin.
+        GeometryError: not 3D, or spacing, orientation or origin are absent or unusable.
     """
     with path.open("rb") as stream:
         header = [line for line in lines(stream, case) if line]
@@ -52,11 +53,7 @@ def check_meta(path: Path, case: str) -> ItkHeader:
         channels = found.get("ElementNumberOfChannels", "1")
         if channels != "1":
             refuse_not_scalar(case, f"{channels} channels")
-        for key in ("ElementSpacing", "TransformMatrix", "Offset"):
-            if key not in found:
-                refuse_without(case, key)
-        spacing_mm = triple(found["ElementSpacing"], "ElementSpacing", case)
-        check_spacing(spacing_mm, case)
+        affine = _affine(found, case)
         if not _true(found, "BinaryData", case) or found.get("HeaderSize", "0") != "0":
             refuse_damaged(case, "data as text or behind another header are not read here")
         kind = found.get("ElementType", "")
@@ -64,10 +61,41 @@ def check_meta(path: Path, case: str) -> ItkHeader:
             refuse_damaged(case, f"voxel type {kind[:40]!r} is not read here")
         if _BYTES[kind] > 1 and "ElementByteOrderMSB" not in found:
             refuse_damaged(case, "its byte order is not given")
+        _check_unscaled(found, case)
         packing = ZLIB if _true(found, "CompressedData", case) else None
         data_file = None if found["ElementDataFile"] == "LOCAL" else found["ElementDataFile"]
-        check_data(path, stream, data_file, int(np.prod(shape)) * _BYTES[kind], packing, case)
-    return ItkHeader(shape, spacing_mm)
+        if packing and "CompressedDataSize" not in found:  # SimpleITK then returns memory that it never filled
+            refuse_damaged(case, "its header does not say how long its compressed data are")
+        packed_size = found["CompressedDataSize"] if packing else ""
+        check_data(path, stream, data_file, int(np.prod(shape)) * _BYTES[kind], packing, case, packed_size)
+    return ItkHeader(shape, affine)
+
+
+def _affine(found: dict[str, str], case: str) -> np.ndarray:
+    for key in ("ElementSpacing", "TransformMatrix", "Offset"):
+        if key not in found:
+            refuse_without(case, key)
+    if (unit := found.get("DistanceUnits", "mm")) not in ("mm", "?"):
+        refuse_without(case, f"millimetres (it has {unit[:40]!r})")
+    spacing_mm = numbers_of(found["ElementSpacing"], "ElementSpacing", case)
+    check_spacing(spacing_mm, case)
+    # The direction of one axis after the other, in LPS+.
+    axes = numbers_of(found["TransformMatrix"], "TransformMatrix", case, count=9).reshape(3, 3)
+    affine = affine_of(axes.T * spacing_mm, numbers_of(found["Offset"], "Offset", case), (-1.0, -1.0, 1.0))
+    check_affine(affine, case)
+    return affine
+
+
+def _check_unscaled(found: dict[str, str], case: str) -> None:
+    """Refuse values that mean something else than themselves: SimpleITK does not scale them, others do."""
+    for key, plain in (("ElementToIntensityFunctionSlope", 1), ("ElementToIntensityFunctionOffset", 0)):
+        try:
+            scaled = float(found.get(key, plain)) != plain
+        except ValueError:
+            scaled = True
+        if scaled:
+            what = f"its {key} is {found[key][:40]!r}, which only some readers heed"
+            refuse(case, what, f"store the scaled values, with {plain}", "scan.slope")
 
 
 def _true(found: dict[str, str], key: str, case: str) -> bool:

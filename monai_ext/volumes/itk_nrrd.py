@@ -5,19 +5,20 @@ from pathlib import Path
 
 import numpy as np
 
-from monai_ext.volumes.checks import check_spacing
+from monai_ext.volumes.checks import check_affine, check_spacing
 from monai_ext.volumes.itk_headers import (
     GZIP,
     ItkHeader,
+    affine_of,
     check_data,
     fields,
     lines,
+    numbers_of,
     refuse_not_scalar,
     refuse_without,
     shape_of,
-    triple,
 )
-from monai_ext.volumes.refusals import refuse_damaged
+from monai_ext.volumes.refusals import refuse_damaged, refuse_geometry
 
 _BYTES = {
     **dict.fromkeys(("signed char", "int8", "int8_t", "uchar", "unsigned char", "uint8", "uint8_t"), 1),
@@ -30,10 +31,12 @@ _BYTES = {
     "double": 8,
 }
 _ALIASES = {"datafile": "data file", "lineskip": "line skip", "byteskip": "byte skip"}
-_PATIENT_AXES = {
-    *("left-posterior-superior", "right-anterior-superior", "left-anterior-superior"),
-    *("lps", "ras", "las"),
+_TO_RAS = {
+    **dict.fromkeys(("left-posterior-superior", "lps"), (-1.0, -1.0, 1.0)),
+    **dict.fromkeys(("right-anterior-superior", "ras"), (1.0, 1.0, 1.0)),
+    **dict.fromkeys(("left-anterior-superior", "las"), (-1.0, 1.0, 1.0)),
 }
+_VECTOR = r"\([^()]*\)"
 
 
 def check_nrrd(path: Path, case: str) -> ItkHeader:
@@ -41,7 +44,7 @@ def check_nrrd(path: Path, case: str) -> ItkHeader:
 
     Raises:
         ScanError: damaged, truncated, or of an encoding or type that is not read.
-        GeometryError: not 3D, or without space, directions and origin.
+        GeometryError: not 3D, or space, directions or origin are absent or unusable.
     """
     with path.open("rb") as stream:
         header = lines(stream, case)
@@ -53,7 +56,7 @@ def check_nrrd(path: Path, case: str) -> ItkHeader:
         shape = shape_of(found.get("sizes", ""), found.get("dimension", ""), case)
         if not set(found.get("kinds", "").split()) <= {"domain", "space", "???", "none"}:
             refuse_not_scalar(case, found["kinds"])
-        spacing_mm = _spacing(found, case)
+        affine = _affine(found, case)
         encoding = found.get("encoding", "").lower()
         if encoding not in ("raw", "gzip", "gz"):
             refuse_damaged(case, f"encoding {encoding[:40]!r} is not read here (raw and gzip are)")
@@ -66,23 +69,31 @@ def check_nrrd(path: Path, case: str) -> ItkHeader:
             refuse_damaged(case, "its byte order is not given")
         size = int(np.prod(shape)) * _BYTES[kind]
         check_data(path, stream, found.get("data file"), size, None if encoding == "raw" else GZIP, case)
-    return ItkHeader(shape, spacing_mm)
+    return ItkHeader(shape, affine)
 
 
-def _spacing(found: dict[str, str], case: str) -> tuple[float, float, float]:
+def _affine(found: dict[str, str], case: str) -> np.ndarray:
     for key in ("space", "space directions", "space origin"):
         if key not in found:
             refuse_without(case, key)
-    if found["space"].lower() not in _PATIENT_AXES:
+    if found["space"].lower() not in _TO_RAS:
         refuse_without(case, f"a space of patient axes (it has {found['space'][:40]!r})")
-    units = set(re.findall('"([^"]*)"', found.get("space units", "")))
-    if units - {"mm", ""}:
-        refuse_without(case, f"millimetres (it has {' '.join(sorted(units))[:40]!r})")
-    columns = re.findall(r"\(([^)]*)\)", found["space directions"])
-    if len(columns) != 3:
+    for key in ("space units", "units"):
+        units = set(re.findall('"([^"]*)"', found.get(key, "")))
+        if units - {"mm", ""}:
+            refuse_without(case, f"millimetres (it has {' '.join(sorted(units))[:40]!r})")
+    if "spacings" in found:
+        what = "its header gives spacings beside space directions"
+        refuse_geometry(case, what, "leave the spacings out", "scan.spacing_contradiction")
+    if not re.fullmatch(rf"{_VECTOR}(\s+{_VECTOR}){{2}}", found["space directions"]):
         refuse_without(case, "three space directions")
-    triple(found["space origin"].strip("() ").replace(",", " "), "space origin", case)
-    vectors = [triple(column.replace(",", " "), "space directions", case) for column in columns]
-    x, y, z = (float(np.linalg.norm(vector)) for vector in vectors)
-    check_spacing((x, y, z), case)
-    return x, y, z
+    vectors = [_vector(text, "space directions", case) for text in re.findall(_VECTOR, found["space directions"])]
+    check_spacing(np.linalg.norm(vectors, axis=1), case)
+    origin = _vector(found["space origin"], "space origin", case)
+    affine = affine_of(np.transpose(vectors), origin, _TO_RAS[found["space"].lower()])
+    check_affine(affine, case)
+    return affine
+
+
+def _vector(text: str, key: str, case: str) -> np.ndarray:
+    return numbers_of(text.strip("() ").replace(",", " "), key, case)

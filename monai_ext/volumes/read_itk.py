@@ -12,14 +12,12 @@ from typing import Any
 import numpy as np
 import SimpleITK
 
-from monai_ext.volumes.checks import check_affine
+from monai_ext.volumes.checks import LPS_TO_RAS, largest_shift_mm
 from monai_ext.volumes.itk_meta import check_meta
 from monai_ext.volumes.itk_nrrd import check_nrrd
 from monai_ext.volumes.refusals import refuse_damaged, refuse_geometry
 
 ITK_ENDINGS = (".nrrd", ".mha", ".mhd")
-
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def read_itk(path: Path, case: str) -> tuple[np.ndarray, np.ndarray]:
@@ -64,9 +62,9 @@ def _opened(path: Path, case: str, *, whole: bool) -> tuple[Any, np.ndarray]:
     except RuntimeError:
         refuse_damaged(case, "SimpleITK cannot read it or its axes are not at right angles")
     affine = affine_of_itk(image)
-    check_affine(affine, case)
-    if image.GetSize() != header.shape or not np.allclose(image.GetSpacing(), header.spacing_mm, rtol=1e-5):
-        what = f"SimpleITK finds {image.GetSize()} voxels of {image.GetSpacing()} mm, unlike the header"
+    # Both come of the same decimal strings, which SimpleITK turns into lengths and directions first.
+    if image.GetSize() != header.shape or not largest_shift_mm(header.shape, affine, header.affine) < 0.01:
+        what = f"SimpleITK finds {image.GetSize()} voxels of {image.GetSpacing()} mm elsewhere than the header says"
         refuse_geometry(case, what, "export it again", "scan.spacing_contradiction")
     return image, affine
 

@@ -18,6 +18,7 @@ import numpy as np
 from nibabel.spatialimages import HeaderDataError
 
 from monai_ext.volumes.checks import check_affine, check_shape, check_spacing, largest_shift_mm, spacing_of
+from monai_ext.volumes.nifti_extensions import extensions_fit
 from monai_ext.volumes.refusals import refuse, refuse_damaged, refuse_geometry
 
 NIFTI_ENDINGS = (".nii.gz", ".nii")
@@ -42,7 +43,7 @@ def read_nifti(path: Path, case: str) -> tuple[np.ndarray, np.ndarray]:
     """
     with _opened(path, case) as stream:
         found = _described(stream, case)
-        data = _exactly(stream, found.skip, found.size, case)
+        data = _exactly(stream, found.size, case)
         voxels = np.frombuffer(data, found.dtype).reshape(found.shape, order="F")
         return (voxels if found.scale is None else _scaled(voxels, *found.scale)), found.affine
 
@@ -59,7 +60,7 @@ def read_nifti_header(path: Path, case: str) -> tuple[tuple[int, int, int], np.n
     with _opened(path, case) as stream:
         found = _described(stream, case)
         if not path.name.lower().endswith(".gz"):
-            length = path.stat().st_size - stream.tell() - found.skip
+            length = path.stat().st_size - stream.tell()
             if length != found.size:
                 _refuse_length(max(length, 0), found.size, case)
     return found.shape, found.affine
@@ -71,7 +72,6 @@ class _Described:
     affine: np.ndarray
     dtype: np.dtype
     scale: tuple[float, float] | None
-    skip: int  # bytes from here to the voxels
     size: int  # bytes of voxels
 
 
@@ -94,6 +94,7 @@ def _opened(path: Path, case: str) -> Iterator[BufferedIOBase]:
 
 
 def _described(stream: BufferedIOBase, case: str) -> _Described:
+    """Read all that comes before the voxels."""
     header = _header(stream, case)
     count = int(header["dim"][0])
     if not 1 <= count <= 7:
@@ -105,7 +106,9 @@ def _described(stream: BufferedIOBase, case: str) -> _Described:
     offset, start = float(header["vox_offset"]), int(header["sizeof_hdr"])
     if not start + 4 <= offset <= _MAX_OFFSET or offset != int(offset):
         refuse_damaged(case, f"its header places the voxels at byte {offset:g}")
-    return _Described(shape, affine, dtype, scale, int(offset) - start, dtype.itemsize * int(np.prod(shape)))
+    if not extensions_fit(stream.read(int(offset) - start), header.endianness):
+        refuse_damaged(case, "its header extensions are not as long as they say")
+    return _Described(shape, affine, dtype, scale, dtype.itemsize * int(np.prod(shape)))
 
 
 def _header(stream: BufferedIOBase, case: str) -> nib.Nifti1Header:
@@ -193,8 +196,7 @@ def _forms(header: nib.Nifti1Header, case: str) -> list[np.ndarray]:
     return forms
 
 
-def _exactly(stream: BufferedIOBase, skip: int, size: int, case: str) -> bytearray:
-    stream.read(skip)
+def _exactly(stream: BufferedIOBase, size: int, case: str) -> bytearray:
     # In pieces, so that a header that lies about its size costs no memory; to the end, where gzip checks.
     data = bytearray()
     while len(data) <= size and (piece := stream.read(_CHUNK)):

@@ -138,7 +138,9 @@ def _place(path: str | os.PathLike[str], case: str | None) -> tuple[Path, str, K
     if is_series(path):
         return path, case or case_of(picked(path)[0]), "dicom"
     case = case or case_id(path)
-    if not path.is_file():
+    with refusing_closed_files(case):  # a name too long, or a parent folder that may not be entered
+        there = path.is_file()
+    if not there:
         refuse(case, "there is no such file or folder", "check the path", "scan.missing")
     name = path.name.lower()
     if name.endswith(NIFTI_ENDINGS):

@@ -19,9 +19,15 @@ def refuse_geometry(case: str, what: str, way_out: str, code: str) -> NoReturn:
 
 @contextmanager
 def refusing_closed_files(case: str) -> Iterator[None]:
-    """Refuse a scan whose file the system does not let us read, or can not; its message would show the path."""
+    """Refuse a scan whose file the system does not let us read, or can not; its message would show the path.
+
+    One that needs more memory than there is cannot be read either: a small gzip file may hold gigabytes.
+    """
     try:
         yield
+    except MemoryError:
+        what = "it needs more memory than there is"
+        refuse(case, what, "crop or resample it, or read it where there is more", "scan.memory")
     except OSError as error:
         what = f"it cannot be read ({error.strerror or 'system error'})"
         refuse(case, what, "check its permissions and the disk", "scan.unreadable")
