@@ -1,6 +1,7 @@
 """Words planted wherever a file can hold a patient's name are found in nothing that is said or written."""
 
 import gzip
+import json
 import logging
 import os
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import nibabel as nib
+import numpy as np
 import pydicom
 import pytest
 import SimpleITK
@@ -330,4 +332,142 @@ def test_dicom_results(segment: Callable[..., Path], good: Path, out: Path, hear
     seg = pydicom.dcmread(out / "seg" / "series" / "series_seg.dcm")
     assert (str(seg.PatientName), seg.PatientID) == (f"{STEM}^JANE", f"{STEM}-4711")  # there it must be
     notes(FAMILY, "files of the segmentation as DICOM", written(out))
+    assert not notes.wrong
+
+
+@pytest.mark.full
+def test_localization(verb: Callable[..., int], good: Path, bad: Path, out: Path, heard: Heard, notes: Any) -> None:
+    from monai.bundle import ConfigParser
+
+    from monai_ext import bundle_path
+    from monai_ext.networks import save_adapters
+
+    configs = Path(bundle_path("aa_clip_lesion_localization")) / "configs"
+    parser = ConfigParser()
+    parser.read_config([str(configs / "inference.json"), str(configs / "tiny.json")])
+    save_adapters(parser.get_parsed_content("network_def").model, out.parent / "adapters.safetensors")
+    clip = out.parent / "clip.json"
+    clip.write_text(json.dumps(json.loads((configs / "tiny.json").read_text())["architecture"]))
+    common = ["--class", "liver", "--adapters", out.parent / "adapters.safetensors", "--architecture", clip]
+    common += ["--activation", "gelu", "--image-size", 56, "--set", "clip_weights=null"]
+    heard.leaks()
+    assert verb("localize", good, *common) == 0
+    notes(FAMILY, "localize", heard.leaks())
+    assert verb("localize", bad, *common, "--output", "refused") == 2
+    notes(FAMILY, "localize, scans that are refused", heard.leaks())
+    notes(FAMILY, "files of localize", list(leaks(out)))
+    assert verb("localize", good / f"{STEM}_3" / "series", *common, "--output", "dicom", "--dicom-seg") == 0
+    notes(FAMILY, "localize as DICOM", heard.leaks())
+    assert len(list((out / "dicom").rglob("*.dcm"))) == 3
+    notes(FAMILY, "files of localize as DICOM", written(out))
+    assert not notes.wrong
+
+
+TINY: dict[str, Any] = {
+    "network_def#encoder_width": 24,
+    "network_def#encoder_depth": 3,
+    "network_def#encoder_heads": 3,
+    "image_size": [24, 24, 16],
+    "patch_size": [8, 8, 8],
+    "num_workers": 0,
+    "batch_size": 2,
+    "epochs": 1,
+    "warmup_epochs": 0,
+    "crops_per_scan": 1,
+    "val_interval": 1,
+    "ckpt_interval": 1,
+}
+PRETRAIN = {
+    **TINY,
+    "network_def#decoder_width": 18,
+    "network_def#decoder_heads": 3,
+    "network_def#taps": [1, 2],
+    "held_out": 0.3,
+    "val_crops_per_scan": 1,
+    "preview_interval": 1,
+}
+FINETUNE = {**TINY, "network_def#feature_size": 4, "network_def#decoder_stride": 1, "network_def#taps": [1, 2, 3]}
+
+
+@pytest.mark.full
+def test_pretraining_and_its_inference(
+    verb: Callable[..., int],
+    run_bundle: Callable[..., None],
+    good: Path,
+    bad: Path,
+    out: Path,
+    heard: Heard,
+    notes: Any,
+) -> None:
+    bundle = "hi_end_mae_ct_pretrain"
+    assert verb("prepare", good, out.parent / "store", "--workers", 0, "--spacing", 2, 2, 2) == 0
+    run_bundle(bundle, ["train"], PRETRAIN | {"dataset_dir": str(out.parent / "store"), "output_dir": str(out / "run")})
+    notes(FAMILY, "pretraining", heard.leaks())
+    assert list((out / "run" / "tensorboard").iterdir())
+    assert (out / "run" / "history.jsonl").is_file()
+    kept = ("network_def#", "image_size", "patch_size")
+    chosen = {name: value for name, value in PRETRAIN.items() if name.startswith(kept)}
+    chosen |= {"weights": str(out / "run" / "models" / "model.pt"), "spacing_mm": [2.0, 2.0, 2.0]}
+    run_bundle(bundle, ["inference"], chosen | {"dataset_dir": str(good), "output_dir": str(out / "seen")})
+    notes(FAMILY, "reconstruction", heard.leaks())
+    refused(
+        lambda: run_bundle(bundle, ["inference"], chosen | {"dataset_dir": str(bad), "output_dir": str(out / "bad")})
+    )
+    notes(FAMILY, "reconstruction, scans that are refused", heard.leaks())
+    notes(FAMILY, "files of the pretraining", list(leaks(out)))
+    assert not notes.wrong
+
+
+@pytest.fixture
+def data_set(inputs: Path, patient: Any) -> Path:
+    """A data set in MSD's form, of planted scans with labels, one of them damaged."""
+    folder = inputs / "Task09_Spleen"
+    for part in ("imagesTr", "labelsTr"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    pairs = []
+    for number in range(1, 5):
+        name = f"spleen_{number}.nii.gz"
+        planted_nifti(patient, folder / "imagesTr" / name)
+        image = nib.load(folder / "imagesTr" / name)
+        labels = nib.Nifti1Image((np.asarray(image.dataobj) > 200).astype(np.uint8), None, image.header)
+        labels.header["datatype"], labels.header["bitpix"] = 2, 8
+        nib.save(labels, folder / "labelsTr" / name)
+        pairs.append({"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"})
+    torn = folder / "imagesTr" / "spleen_4.nii.gz"
+    torn.write_bytes(torn.read_bytes()[:-99])
+    content = {"name": "Spleen", "labels": {"0": "background", "1": "spleen"}, "numTraining": 4, "training": pairs}
+    (folder / "dataset.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.mark.full
+def test_manifests(verb: Callable[..., int], data_set: Path, out: Path, heard: Heard, notes: Any) -> None:
+    manifest = out / "manifest.json"
+    assert verb("manifest", "build", data_set, "--dataset", "msd_spleen", "--out", manifest, "--jobs", 0) in (0, 1)
+    notes(FAMILY, "manifest build", heard.leaks())
+    root = ["--root", data_set]
+    assert verb("manifest", "verify", manifest, *root, "--jobs", 0, "--deep", "--report", "problems.jsonl") == 1
+    notes(FAMILY, "manifest verify", heard.leaks())
+    assert (out / "problems.jsonl").read_text()
+    assert verb("manifest", "summary", manifest, *root, "--html", "summary.html", "--jobs", 0) == 0
+    notes(FAMILY, "manifest summary", heard.leaks())
+    roots = ["--root-a", data_set, "--root-b", data_set, "--jobs", 0, "--cache", "prints"]
+    assert verb("manifest", "leakage", manifest, manifest, *roots, "--report", "leakage.json") in (0, 1)
+    assert verb("manifest", "leakage", manifest, manifest, *roots, "--report", "leakage.html", "--pictures") in (0, 1)
+    notes(FAMILY, "manifest leakage", heard.leaks())
+    notes(FAMILY, "files of manifests", list(leaks(out)))
+    assert not notes.wrong
+
+
+@pytest.mark.full
+def test_fine_tuning(run_bundle: Callable[..., None], data_set: Path, out: Path, heard: Heard, notes: Any) -> None:
+    content = json.loads((data_set / "dataset.json").read_text())
+    content["validation"] = [content["training"].pop(0)]
+    content["training"] = content["training"][:2]
+    (data_set / "dataset.json").write_text(json.dumps(content))
+    settings = FINETUNE | {"labels": content["labels"], "dataset_dir": str(data_set), "crops_per_scan": 2}
+    settings |= {"spacing_mm": [2.0, 2.0, 2.0], "output_dir": str(out / "run")}
+    run_bundle("hi_end_mae_ct_segmentation", ["train"], settings)
+    notes(FAMILY, "fine-tuning", heard.leaks())
+    notes(FAMILY, "files of the fine-tuning", list(leaks(out)))
     assert not notes.wrong
