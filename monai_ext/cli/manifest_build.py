@@ -42,6 +42,7 @@ def build(
 
     from monai_ext.base import SettingError
     from monai_ext.cli.manifest_tables import build_table
+    from monai_ext.cli.shown_paths import shown
     from monai_ext.curation import build_manifest
     from monai_ext.manifests import SPLITS
 
@@ -55,6 +56,6 @@ def build(
     console = Console()
     for part in build_table(summary):
         console.print(part)
-    rooted = "" if summary.path.parent == Path(root).absolute() else f" --root {root}"
-    typer.echo(f"{summary.path}\nnext: python -m monai_ext manifest verify {summary.path}{rooted}")
+    rooted = "" if summary.path.parent == Path(root).absolute() else f" --root {shown(root)}"
+    typer.echo(f"{shown(summary.path)}\nnext: python -m monai_ext manifest verify {shown(summary.path)}{rooted}")
     raise typer.Exit(summary.exit_code)

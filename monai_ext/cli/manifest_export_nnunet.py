@@ -29,12 +29,13 @@ def export_nnunet(
 
     Exit code: 0 all exported, 1 some entries were left out, 2 it cannot be exported.
     """
+    from monai_ext.cli.shown_paths import shown
     from monai_ext.curation import export_nnunet as run
     from monai_ext.curation.problems import first_names
 
     result = run(manifest, folder, root=root, copy=copy, progress=True)
     counts = [(split, getattr(result, split)) for split in ("training", "validation", "test")]
-    typer.echo(f"{folder}: {', '.join(f'{count} {split}' for split, count in counts if count)}")
+    typer.echo(f"{shown(folder)}: {', '.join(f'{count} {split}' for split, count in counts if count)}")
     for reason, names in result.left_out.items():
         typer.echo(f"left out: {len(names)}: {reason} ({first_names(names)})", err=True)
     number = folder.name[len("Dataset") :][:3]

@@ -29,16 +29,17 @@ def import_nnunet(
 
     Exit code: 0 all listed, 1 some files were left out, 2 it cannot be listed.
     """
+    from monai_ext.cli.shown_paths import shown
     from monai_ext.curation import import_nnunet as run
     from monai_ext.curation.problems import first_names
 
     result = run(folder, out, dataset=dataset, channel=channel, root=root)
     entries = result.manifest.entries
     counts = [(split, sum(one.split == split for one in entries)) for split in ("training", "validation", "test")]
-    typer.echo(f"{out}: {', '.join(f'{count} {split}' for split, count in counts if count)}")
+    typer.echo(f"{shown(out)}: {', '.join(f'{count} {split}' for split, count in counts if count)}")
     for reason, names in result.left_out.items():
         typer.echo(f"left out: {len(names)}: {reason} ({first_names(names)})", err=True)
     base = root or out.parent
-    rooted = "" if base.absolute() == out.parent.absolute() else f" --root {base}"
-    typer.echo(f"next: python -m monai_ext manifest verify {out}{rooted}")
+    rooted = "" if base.absolute() == out.parent.absolute() else f" --root {shown(base)}"
+    typer.echo(f"next: python -m monai_ext manifest verify {shown(out)}{rooted}")
     raise typer.Exit(1 if result.left_out else 0)

@@ -35,6 +35,7 @@ def kshot(
 
     Exit code: 0 written, 2 the choice is not possible.
     """
+    from monai_ext.cli.shown_paths import shown
     from monai_ext.curation import check_manifest_target
     from monai_ext.curation import kshot as choose
     from monai_ext.manifests import read_manifest, write_manifest
@@ -45,6 +46,6 @@ def kshot(
     write_manifest(out, chosen)
     before, after = ([entry for entry in one.entries if entry.split == split] for one in (whole, chosen))
     patients = [len({entry.patient for entry in some}) for some in (after, before)]
-    typer.echo(f"{out}: {len(after)} of {len(before)} {split} entries, {patients[0]} of {patients[1]} patients")
+    typer.echo(f"{shown(out)}: {len(after)} of {len(before)} {split} entries, {patients[0]} of {patients[1]} patients")
     if out.absolute().parent != manifest.absolute().parent:
         typer.echo(f"its paths start where those of {manifest.name} do: give that folder as --root")

@@ -63,6 +63,7 @@ def mix(
     """
     from rich.console import Console
 
+    from monai_ext.cli.shown_paths import shown
     from monai_ext.curation import mix_manifests
 
     summary = mix_manifests(
@@ -86,8 +87,8 @@ def mix(
         typer.echo(f"not written: {len(summary.leaks)} known leaks; leave data sets out with --exclude", err=True)
         raise typer.Exit(1)
     base = root or out.parent
-    rooted = "" if base.absolute() == out.parent.absolute() else f" --root {base}"
-    typer.echo(f"{out}\nnext: python -m monai_ext manifest summary {out}{rooted}")
+    rooted = "" if base.absolute() == out.parent.absolute() else f" --root {shown(base)}"
+    typer.echo(f"{shown(out)}\nnext: python -m monai_ext manifest summary {shown(out)}{rooted}")
 
 
 def _parts(words: list[str], roots: list[Path]) -> list["MixPart"]:

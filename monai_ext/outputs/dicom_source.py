@@ -6,6 +6,7 @@ highdicom is never shown what names a patient, for it logs and warns with values
 
 import importlib
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +35,12 @@ _PERSON = ("PatientAge", "PatientSize", "PatientWeight")
 # Type 2: what is absent in the source must be there, empty.
 _EMPTY = {*_PATIENT[:2], *_PATIENT[3:5], *_STUDY[:4], _STUDY[5]}
 _BODY = ("BodyPartExamined",)  # not Laterality, which a SEG tells of each segment
-_LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
+# Of the terms and numbers of PS3.3 C.7.6.1.1.5 alone.
+_LOSSY = {
+    "LossyImageCompression": re.compile("00|01"),
+    "LossyImageCompressionRatio": re.compile(r"[-+.\deE ,\[\]]+"),
+    "LossyImageCompressionMethod": re.compile(r"[ISO_\d ,\[\]']+"),
+}
 _RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
 
 
@@ -87,6 +93,8 @@ class SourceSeries:
         removed = _REMOVED if all(parsed(source, keyword) for keyword in _REMOVED) else ()
         for keyword in (*_PATIENT, *removed, *_STUDY, *_PERSON, *extra):
             value = parsed(source, keyword)
+            if keyword in _LOSSY and not _LOSSY[keyword].fullmatch(str(value)):
+                continue  # no free text, though some writers put one there
             if value is not None or keyword in _EMPTY:
                 set_parsed(dataset, keyword, value)
 

@@ -36,7 +36,7 @@ def stacked(slices: list[DicomSlice], case: str) -> tuple[list[DicomSlice], np.n
     normal = np.cross(across, down)
     order = np.argsort(positions @ normal, kind="stable")
     step = _step(positions[order], normal, case)
-    _check_tilt(slices[order[0]], normal, step)
+    _check_tilt(slices, normal, step, case)
     affine = np.eye(4)
     # PixelSpacing gives the distance between rows first, which is along y.
     affine[:3, :3] = np.stack([across * edges[1], down * edges[0], step], axis=1)
@@ -68,12 +68,12 @@ def _step(positions: np.ndarray, normal: np.ndarray, case: str) -> np.ndarray:
     return step
 
 
-def _check_tilt(item: DicomSlice, normal: np.ndarray, step: np.ndarray) -> None:
+def _check_tilt(slices: list[DicomSlice], normal: np.ndarray, step: np.ndarray, case: str) -> None:
     shear = float(np.degrees(np.arctan2(np.linalg.norm(np.cross(normal, step)), normal @ step)))
-    told = abs(item.number("GantryDetectorTilt", 0.0))
+    told = max(abs(item.number("GantryDetectorTilt", 0.0)) for item in slices)
     axial = abs(normal[2]) > 1 - SHEAR**2
     # A tilt that is told but that neither positions nor orientation show was lost on the way here.
     tilt = shear if shear > np.degrees(SHEAR) else told if told > 0.1 and axial else 0.0
     if tilt:
         what = f"the gantry was tilted by {tilt:.1f} degrees"
-        refuse_geometry(item.case, what, "resample it to a grid with right angles", "dicom.tilt")
+        refuse_geometry(case, what, "resample it to a grid with right angles", "dicom.tilt")

@@ -17,6 +17,13 @@ _CHUNK = 1 << 24
 GZIP, ZLIB = 31, 15  # zlib's window bits
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf|infinity)", re.ASCII | re.IGNORECASE)
 _DIGITS = 18  # of a size; Python converts no more than some thousand
+_FIELDS = {
+    *("type", "dimension", "sizes", "encoding", "endian", "kinds", "space", "space directions", "space origin"),
+    *("space units", "data file", "line skip", "byte skip", "measurement frame", "space dimension", "thicknesses"),
+    *("ObjectType", "NDims", "DimSize", "ElementType", "ElementSpacing", "ElementByteOrderMSB", "ElementDataFile"),
+    *("TransformMatrix", "Offset", "BinaryData", "CompressedData", "CompressedDataSize", "HeaderSize"),
+    *("ElementNumberOfChannels", "AnatomicalOrientation", "CenterOfRotation", "DistanceUnits", "ElementSize"),
+}
 _COUNTS = {3: "three", 9: "nine"}
 
 
@@ -51,7 +58,9 @@ def fields(header: list[str], separator: str, aliases: dict[str, str], case: str
         if not (key.isascii() and key.isprintable()):
             refuse_damaged(case, "its header is not text")
         if not split or key in found:
-            refuse_damaged(case, f"its header names {key[:40]!r} {'twice' if split else 'without a value'}")
+            # What is no field of the format may be about the patient.
+            named = repr(key) if key in _FIELDS else "a field"
+            refuse_damaged(case, f"its header names {named} {'twice' if split else 'without a value'}")
         found[key] = value
     return found
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from monai_ext.base import told_apart
 from monai_ext.volumes.prepare_source import Source
+from monai_ext.volumes.source_places import told_place
 
 LONGEST = 120  # file systems allow 255 bytes, of which endings, temporary names and letters of two bytes take some
 
@@ -51,11 +52,14 @@ def assign_ids(
     taken = {name.casefold(): name for name in stored}
     ids = []
     for source, name in zip(sources, plain, strict=True):
-        known, namesake = by_path.get((mark, source.relative)), taken.get(name.casefold())
+        places = (told_place(source.relative), source.relative)  # an earlier version's sidecars hold it in the clear
+        known = next((by_path[mark, place] for place in places if (mark, place) in by_path), None)
+        namesake = taken.get(name.casefold())
         # A torn sidecar, which may name another source than it did, holds no name.
         if known is None and namesake is not None and is_whole(namesake):
             name += "-" + hashlib.sha256(f"{mark}/{source.relative}".encode()).hexdigest()[:8]
-        ids.append((known or name, tuple(elsewhere[source.relative])))
+        moved = dict.fromkeys(other for place in places for other in elsewhere[place])
+        ids.append((known or name, tuple(moved)))
     return ids
 
 

@@ -6,6 +6,7 @@ from monai_ext.base import InputError, ManifestError, StoreError
 from monai_ext.volumes.checksums import source_checksum
 from monai_ext.volumes.prepare_job import Job, Outcome
 from monai_ext.volumes.prepare_volume import read_volume
+from monai_ext.volumes.source_places import is_place
 from monai_ext.volumes.store_chunks import verify_files
 from monai_ext.volumes.store_lock import locked
 from monai_ext.volumes.store_record import Origin, StoreRecord
@@ -59,8 +60,8 @@ def _known_origin(job: Job, image_sha256: str) -> Origin | None:
         record = read_record(sidecar_path(job.store, job.id))
     except StoreError:
         return None
-    same = (record.source_root, record.source, record.source_sha256)
-    return record.origin if same == (job.root_mark, job.source.relative, image_sha256) else None
+    same = (record.source_root, record.source_sha256) == (job.root_mark, image_sha256)
+    return record.origin if same and is_place(record.source, job.source.relative) else None
 
 
 def _checksums(job: Job) -> tuple[str, str | None]:
@@ -92,7 +93,7 @@ def _stored(job: Job, volume_id: str, image_sha256: str, label_sha256: str | Non
         record = read_record(sidecar_path(job.store, volume_id))
         label = record.label_source
         if (
-            record.source != job.source.relative
+            not is_place(record.source, job.source.relative)
             or record.source_sha256 != image_sha256
             or (label and label.sha256) != label_sha256
             or (label and dict(label.names)) != (label_sha256 and dict(job.label_names))

@@ -10,6 +10,7 @@ from monai_ext.volumes.prepare_grid import to_ras, to_spacing
 from monai_ext.volumes.prepare_job import Job
 from monai_ext.volumes.read_scan import read_labels, read_scan
 from monai_ext.volumes.scan import Scan
+from monai_ext.volumes.source_places import told_place
 from monai_ext.volumes.store_record import LabelSource
 from monai_ext.volumes.store_write import NewVolume
 
@@ -42,7 +43,7 @@ def read_volume(job: Job, image_sha256: str, label_sha256: str | None) -> NewVol
         hu=hu,
         affine=affine,
         spacing_mm=job.spacing_mm,
-        source=job.source.relative,
+        source=told_place(job.source.relative),
         source_root=job.root_mark,
         source_sha256=image_sha256,
         source_shape=(x, y, z),
@@ -74,5 +75,5 @@ def _label(job: Job, scan: Scan, sha256: str | None) -> tuple[np.ndarray | None,
     # On the image's affine, which the labels' own may differ from by rounding.
     voxels, _ = to_spacing(*to_ras(labels.voxels, scan.affine), job.spacing_mm, nearest=True, dtype=dtype)
     ids = sorted({int(label_id) for plane in voxels for label_id in np.unique(plane)})
-    told = LabelSource(job.source.label_relative, sha256, tuple(ids), dict(job.label_names))
+    told = LabelSource(told_place(job.source.label_relative), sha256, tuple(ids), dict(job.label_names))
     return voxels, told, labels.relaxed

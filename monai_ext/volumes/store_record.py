@@ -53,7 +53,7 @@ class LabelSource:
     """Where a label volume came from and what its ids mean.
 
     Attributes:
-        source: path relative to the root.
+        source: base name, behind digits for its folders.
         sha256: of the label's source.
         ids: the ids that occur, 0 included.
         names: names of ids, as far as they are known.
@@ -93,7 +93,7 @@ class StoreRecord:
         shape: voxels along x, y, z.
         affine: ``(4, 4)``, stored voxel to mm in RAS+.
         spacing_mm: voxel edges.
-        source: path of the scan relative to its root folder, with ``/``.
+        source: base name of the scan, behind digits that stand for its folders below the root; see `told_place`.
         source_root: eight hexadecimal digits that tell root folders apart without naming them.
         source_sha256: of the file, or over the sorted checksums of a DICOM folder's files.
         source_shape: voxels of the scan as it was read.

@@ -9,6 +9,7 @@ import numpy as np
 
 from monai_ext.base import StoreError, WriteError, replacing
 from monai_ext.volumes.body import Body
+from monai_ext.volumes.source_places import told_place
 from monai_ext.volumes.store_chunks import ChunkReader, describe_chunks, write_chunks
 from monai_ext.volumes.store_lock import locked
 from monai_ext.volumes.store_record import ChunkedData, LabelSource, Origin, StoreRecord, Triple, pack_voxels
@@ -89,7 +90,9 @@ def _check_owner(folder: Path, volume: NewVolume) -> None:
         there = read_record(sidecar_path(folder, volume.id))
     except StoreError:
         return  # nothing there, or nothing whole
-    if (there.source_root, there.source) != (volume.source_root, volume.source):
+    # A sidecar of an earlier version holds its path in the clear.
+    same = volume.source in (there.source, told_place(there.source))
+    if there.source_root != volume.source_root or not same:
         raise StoreError(
             f"{volume.id}: another run has stored another scan of that name meanwhile; run again, and it gets "
             "a name of its own",

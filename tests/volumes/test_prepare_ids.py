@@ -1,5 +1,6 @@
 """Ids are file names, differ where scans differ, and stay from run to run."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 
 from monai_ext.volumes.prepare_ids import assign_ids, root_mark
 from monai_ext.volumes.prepare_source import Source
+from monai_ext.volumes.source_places import is_place, told_place
 
 ROOT = Path("/data/ct")
 
@@ -36,6 +38,18 @@ def test_known_scans_keep_their_ids():
     first, second, third = ids([source("x/a.nii"), source("y/a.nii"), source("z/b.nii")], known)
     assert (first, third) == ("a", "old-name")
     assert second.startswith("a-")
+
+
+def test_folders_of_patients_become_digits_and_scans_keep_their_ids():
+    told = told_place("Doe^Jane/2024/a.nii")
+    assert re.fullmatch(r"[0-9a-f]{8}/a\.nii", told)
+    assert told_place("a.nii") == "a.nii"
+    for stored in (told, "Doe^Jane/2024/a.nii"):  # as versions before had it
+        assert is_place(stored, "Doe^Jane/2024/a.nii")
+        assert not is_place(stored, "Doe^John/2024/a.nii")
+        assert ids([source("Doe^Jane/2024/a.nii")], {"old": (root_mark(ROOT), stored)}) == ["old"]
+        ((_, moved),) = assign_ids([source("Doe^Jane/2024/a.nii")], ROOT, {"old": ("01234567", stored)})
+        assert moved == ("old",)
 
 
 def test_ids_do_not_depend_on_where_the_folder_lies():

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from itertools import permutations, product
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import nibabel as nib
 import numpy as np
@@ -41,11 +41,11 @@ class Notes:
 class MarkedPatient:
     """A body of -90 HU in air with three balls, as any grid samples it."""
 
-    balls = {number: CENTRE_MM + place for number, place in BALLS_MM.items()}
-    centre_mm = CENTRE_MM
+    balls: ClassVar = {number: CENTRE_MM + place for number, place in BALLS_MM.items()}
+    centre_mm, names = CENTRE_MM, NAMES
     radius_mm = RADIUS_MM
     orientations = ORIENTATIONS
-    tilts = {
+    tilts: ClassVar = {
         "straight": np.eye(3),
         "tilted": nib.eulerangles.euler2mat(x=np.radians(7.3)),
         "oblique": nib.eulerangles.euler2mat(z=np.radians(23), y=np.radians(-11)),
