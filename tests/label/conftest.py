@@ -26,6 +26,24 @@ ORTHANC_PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 STARTUP_S = 120  # importing torch and monai takes a busy machine most of it
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Any:
+    """Tell the fault campaign what became of each bad request of test_security.py, which tests/faults adds up."""
+    if Path(pyfuncitem.path).name != "test_security.py":
+        return (yield)
+    outcome = "silent"
+    try:
+        result = yield
+        outcome = "caught"
+    except pytest.skip.Exception:
+        outcome = ""
+        raise
+    finally:
+        if outcome:
+            pyfuncitem.user_properties.append(("fault", ["server inputs", pyfuncitem.name, outcome]))
+    return result
+
+
 @dataclass(frozen=True)
 class Orthanc:
     """A PACS of this test run's own: where it answers, and to whom."""
