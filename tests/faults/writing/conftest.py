@@ -168,7 +168,8 @@ def write(write_series: Callable[..., Path], tmp_path: Path) -> Callable[[str, P
         elif what == "parametric map":
             write_heat_map(folder / "heat.dcm", odds(version), affine, found, quantity="log-odds", **about)
         else:
-            rows = candidate_rows(one := find_candidates(odds(version), 1.0)[1], affine, [None] * len(one))
+            some = find_candidates(odds(version), 1.0)[1][: 3 + version]
+            rows = candidate_rows(some, affine, [None] * len(some))
             write_lesion_report(folder / "report.dcm", rows, found, **about)
 
     def write_one(what: str, folder: Path, version: int) -> None:
