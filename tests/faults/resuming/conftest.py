@@ -119,7 +119,7 @@ def pid_of() -> Callable[..., int]:
 
     def find(folder: Path, number: int, start: int = 0) -> int:
         path = folder / f"pid_{number}_{start}"
-        for _ in range(6000):
+        for _ in range(90_000):
             if path.exists() and path.read_text():
                 return int(path.read_text())
             time.sleep(0.02)

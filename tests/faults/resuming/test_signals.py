@@ -16,6 +16,7 @@ import pytest
 import monai_ext
 from monai_ext.base import REQUEUE, stop_asked, stop_on_signals
 
+PATIENCE_S = 1800  # of a busy computer, where a start alone takes minutes
 Record = Callable[[str, Any], None]
 NAMES = ["SIGTERM", "SIGUSR1"]
 
@@ -173,7 +174,7 @@ def test_a_bundles_run_is_stopped_and_goes_on(
             process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=tmp_path)
             wait_for(lambda: b"it/s" in (tmp_path / "log").read_bytes(), process)
             process.send_signal(signal.SIGTERM)
-            code = process.wait(120)
+            code = process.wait(PATIENCE_S)
         text = (tmp_path / "log").read_text()
         right = code == (REQUEUE if started_by == "python" else 1) and "stopped by SIGTERM after iteration" in text
         record_property("fault", ["stop signal", f"bundle by {started_by}", "passed" if right else "crashed"])
@@ -182,7 +183,7 @@ def test_a_bundles_run_is_stopped_and_goes_on(
     assert 0 < saved[0] < saved[1]
 
 
-def wait_for(done: Callable[[], bool], process: "subprocess.Popen[bytes]", seconds: float = 180) -> None:
+def wait_for(done: Callable[[], bool], process: "subprocess.Popen[bytes]", seconds: float = PATIENCE_S) -> None:
     end = time.monotonic() + seconds
     while not done():
         assert process.poll() is None
