@@ -10,7 +10,7 @@ from typing import Any
 
 from monai_ext.audit.config_files import ConfigJudge, aliases_of, load
 from monai_ext.audit.files import files_in, judge_code, opened
-from monai_ext.audit.findings import Finding, Findings
+from monai_ext.audit.findings import BundleFinding, Findings
 from monai_ext.audit.large_files import judge_beside, judge_large_files
 from monai_ext.audit.log_files import judge_logging
 from monai_ext.audit.pickles import judge_data
@@ -31,10 +31,10 @@ class BundleReport:
 
     name: str
     files: int
-    findings: tuple[Finding, ...]
+    findings: tuple[BundleFinding, ...]
 
     @property
-    def refused(self) -> list[Finding]:
+    def refused(self) -> list[BundleFinding]:
         """What is outside the list."""
         return [one for one in self.findings if one.refused]
 

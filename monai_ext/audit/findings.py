@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Finding:
+class BundleFinding:
     """One thing that a bundle uses or would use.
 
     Attributes:
@@ -38,10 +38,10 @@ class Findings:
 
     def __init__(self, allowed: Iterable[str] = ()) -> None:
         self.allowed = tuple(allowed)
-        self._found: dict[Finding, None] = {}
+        self._found: dict[BundleFinding, None] = {}
 
     @property
-    def list(self) -> list[Finding]:
+    def list(self) -> list[BundleFinding]:
         """All of them, in the order in which they were found."""
         return [*self._found]
 
@@ -52,7 +52,7 @@ class Findings:
     def add(self, file: str, place: str, kind: str, what: str, why: str | None = None) -> None:
         """Note one thing; the same thing of the same place once."""
         what = shown(what)
-        found = Finding(file, shown(place), kind, what, "" if not why or self.allows(what) else why)
+        found = BundleFinding(file, shown(place), kind, what, "" if not why or self.allows(what) else why)
         self._found[found] = None
 
 

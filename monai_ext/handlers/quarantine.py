@@ -176,12 +176,15 @@ class Quarantine:
 
     def _read(self) -> list[Finding]:
         """Return the findings of the file but for the one that stopped the run: what it names is tried again."""
+        return [Finding(**row) for row in self._rows() if not row.pop("stopped", False)]
+
+    def _rows(self) -> list[dict[str, Any]]:
         try:
-            return [Finding(**row) for row in self._rows() if not row.pop("stopped", False)]
+            rows = [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines() if line.strip()]
+            for row in rows:
+                Finding(**{name: value for name, value in row.items() if name != "stopped"})
         except (ValueError, TypeError, AttributeError) as error:
             raise StoreError(
                 f"{self.path.name}: holds a line that is no finding; delete that line, or the file", code="run.list"
             ) from error
-
-    def _rows(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return rows

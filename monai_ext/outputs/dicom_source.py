@@ -38,7 +38,7 @@ _BODY = ("BodyPartExamined",)  # not Laterality, which a SEG tells of each segme
 # Of the terms and numbers of PS3.3 C.7.6.1.1.5 alone.
 _LOSSY = {
     "LossyImageCompression": re.compile("00|01"),
-    "LossyImageCompressionRatio": re.compile(r"[-+.\deE ,\[\]]+"),
+    "LossyImageCompressionRatio": re.compile(r"[-+.\deE ,\[\]']+"),
     "LossyImageCompressionMethod": re.compile(r"[ISO_\d ,\[\]']+"),
 }
 _RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])

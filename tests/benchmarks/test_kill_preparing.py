@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import kill_preparing
 
 
+@pytest.mark.full
 def test_killed_runs_are_completed(tmp_path: Path) -> None:
     seen = kill_preparing.measure(3, scans=4, seed=1, options=[], folder=tmp_path)
     assert seen["kills"] == 3

@@ -123,6 +123,7 @@ def test_only_the_first_rank_writes(pretraining: Path) -> None:
     assert len({name.split(".")[-2] for name in names}) == 1
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("stop", [1, pytest.param(2, marks=pytest.mark.full)])
 def test_resumed_ranks_end_with_the_weights_of_the_uninterrupted_run(
     pretraining: Path, store: Path, pretrain: dict[str, Any], stop: int

@@ -55,6 +55,7 @@ def check_ten_thousand(axes: int) -> None:
     assert peak_mb < 200  # all distances at once would be 400, and 48 times that
 
 
+@pytest.mark.full
 def test_ten_thousand_pictures_by_ten_thousand() -> None:
     check_ten_thousand(2)
 

@@ -51,6 +51,7 @@ def test_it_takes_other_sizes() -> None:
     assert load_small_clip((40, 56)).grid == (10, 14)
 
 
+@pytest.mark.full
 def test_training_starts_from_chance_and_learns(crops: list[LesionCrop], monkeypatch: pytest.MonkeyPatch) -> None:
     before = CaptionTraining(load_clip(small_clip.CONFIG, None, activation="gelu"), crops, seed=0)
     with torch.no_grad():

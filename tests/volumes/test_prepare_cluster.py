@@ -264,6 +264,7 @@ def test_scheduler_lost_on_the_way_of_a_result_is_one_sentence(here, monkeypatch
         list(run_on_cluster(here, eval, ["1"], failed, silent))
 
 
+@pytest.mark.full
 def test_scheduler_without_workers_is_waited_for_and_told(store, daemons, monkeypatch):
     monkeypatch.setattr(prepare_cluster, "_LOOK_S", 0.2)
     daemons.wait(0)
@@ -278,6 +279,7 @@ def test_scheduler_without_workers_is_waited_for_and_told(store, daemons, monkey
     assert told == ["the scheduler has no workers; waiting for them (start some with: dask worker ADDRESS)"]
 
 
+@pytest.mark.full
 def test_ctrl_c_ends_a_local_cluster_and_leaves_the_store_whole(tmp_path, store):
     scans = write_scans(tmp_path / "scans", 60)
     command = [sys.executable, "-m", "monai_ext", "prepare", str(scans), str(store), "--scheduler", "local"]

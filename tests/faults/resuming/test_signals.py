@@ -82,6 +82,7 @@ def test_signals_of_one_moment_are_one() -> None:
     assert not stop_asked()
 
 
+@pytest.mark.full
 def test_a_second_signal_ends_at_once(server: Any, tmp_path: Path, record_property: Record, send: Any) -> None:
     pid = server.start(folder=str(tmp_path), pace=30, patience_s=0.2)
     send(pid, "SIGTERM")
