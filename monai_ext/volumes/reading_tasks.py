@@ -12,14 +12,14 @@ from monai_ext.volumes.dicom_sort import patient_of, sort_files, sorted_values
 from monai_ext.volumes.read_here import header_here, labels_here, scan_here
 from monai_ext.volumes.reading_limits import allow
 from monai_ext.volumes.reading_values import header_of, header_values, scan_values
-from monai_ext.volumes.reading_worker import Answer, Converted, Task
+from monai_ext.volumes.reading_worker import Answer, GivenArray, Task
 from monai_ext.volumes.refusals import refusing_closed_files
 
 
 def _read_scan(path: str, case: str | None, series: str | None, assume_hu: bool, relax: Sequence[str]) -> Answer:
     # Made float32 where it is handed over: a copy less of the whole volume.
     scan = scan_here(Path(path), case, series, assume_hu=assume_hu, relax=relax, convert=False)
-    return scan_values(scan), Converted(scan.voxels, "float32")
+    return scan_values(scan), GivenArray(scan.voxels, "float32")
 
 
 def _read_header(path: str, case: str | None, assume_hu: bool, relax: Sequence[str]) -> Answer:

@@ -26,7 +26,7 @@ from monai_ext.volumes.reading_limits import FILE_BYTES, VOXEL_BYTES, seconds_fo
 LENGTH = struct.Struct("<Q")
 
 
-class Converted(NamedTuple):
+class GivenArray(NamedTuple):
     """Voxels, and the type in which they are handed over."""
 
     voxels: np.ndarray
@@ -34,7 +34,7 @@ class Converted(NamedTuple):
 
 
 # What a task returns: something that JSON can hold, and the voxels, if there are any.
-Answer = tuple[Any, np.ndarray | Converted | None]
+Answer = tuple[Any, np.ndarray | GivenArray | None]
 Task = Callable[..., Answer]
 
 
@@ -128,9 +128,9 @@ def _answer(line: socket.socket, tasks: dict[str, Task], request: dict[str, Any]
         logger.removeHandler(notes)
 
 
-def _give(given: np.ndarray | Converted, memory: int) -> dict[str, Any]:
+def _give(given: np.ndarray | GivenArray, memory: int) -> dict[str, Any]:
     """Write voxels into the memory that both processes share, in the order in which they lie here."""
-    voxels, dtype = given if isinstance(given, Converted) else (given, given.dtype.name)
+    voxels, dtype = given if isinstance(given, GivenArray) else (given, given.dtype.name)
     size = max(voxels.size * np.dtype(dtype).itemsize, 1)
     order: Literal["F", "C"] = "F" if abs(voxels.strides[0]) <= abs(voxels.strides[-1]) else "C"
     os.ftruncate(memory, size)
