@@ -23,7 +23,7 @@ import pytest
 
 INSTALL = "sudo apt-get install orthanc orthanc-dicomweb dicom3tools chromium"
 ORTHANC_PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
-STARTUP_S = 120  # importing torch and monai takes a busy machine most of it
+STARTUP_S = 300  # importing torch and monai takes a busy machine most of it
 
 
 @pytest.hookimpl(wrapper=True)
