@@ -5,7 +5,8 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -36,6 +37,19 @@ def killed(work: Callable[[], None], after_s: float, begun: Callable[[], bool]) 
     return in_time
 
 
+def killed_at_work(root: Path, count: int, seed: int, lasts: float, work: Callable[[Path], None]) -> Iterator[Path]:
+    """Yield the folders of so many runs that a kill met at their work; some end before it comes."""
+    dice, done = random.Random(seed), 0
+    for number in range(3 * count):
+        folder = root / str(number)
+        if killed(partial(work, folder), dice.uniform(0, lasts), folder.exists):
+            done += 1
+            yield folder
+        if done == count:
+            break
+    assert done == count
+
+
 def took(work: Callable[[], None]) -> float:
     before = time.monotonic()
     work()
@@ -51,35 +65,27 @@ def test_weights(tmp_path: Path, count: int, record: Callable[..., None]) -> Non
     def save(path: Path, version: int) -> None:
         write_checkpoint({name: torch.full((20_000,), float(version)) for name in ("first", "second")}, path)
 
-    dice, done, tries = random.Random(1), 0, 0
+    def work(folder: Path) -> None:
+        for version in range(5):
+            save(folder / "model.pt", version)
+
     lasts = took(lambda: save(tmp_path / "whole" / "model.pt", 1))
-    while done < count and tries < 3 * count:
-        path = tmp_path / str(tries) / "model.pt"
-        tries += 1
-
-        def work(path: Path = path) -> None:
-            for version in range(5):
-                save(path, version)
-
-        if not killed(work, dice.uniform(0, 5 * lasts), path.parent.exists):
-            continue
-        done += 1
+    save(tmp_path / "nine" / "model.pt", 9)
+    for folder in killed_at_work(tmp_path, count, 1, 5 * lasts, work):
+        path = folder / "model.pt"
         outcome, reason = "passed", ""
         try:
             if path.exists():
                 values = torch.cat([*open_checkpoint(path).tensors.values()]).unique()
                 outcome = "passed" if len(values) == 1 else "torn"
             save(path, 9)
-            remove_leftovers(path.parent)
-            same = path.read_bytes() == (tmp_path / "nine" / "model.pt").read_bytes() if done > 1 else True
-            if done == 1:
-                save(tmp_path / "nine" / "model.pt", 9)
-            if not same or not verify_digest(path) or len(list(path.parent.iterdir())) != 2:
-                outcome, reason = "lost", str(os.listdir(path.parent))
+            remove_leftovers(folder)
+            same = path.read_bytes() == (tmp_path / "nine" / "model.pt").read_bytes()
+            if not same or not verify_digest(path) or len(list(folder.iterdir())) != 2:
+                outcome, reason = "lost", str(os.listdir(folder))
         except ValueError as error:
             outcome, reason = "torn", str(error)
-        record("SIGKILL while writing weights", str(tries), outcome, reason)
-    assert done == count
+        record("SIGKILL while writing weights", folder.name, outcome, reason)
     assert not record.bad
 
 
@@ -93,13 +99,7 @@ def test_store(tmp_path: Path, count: int, add_volume: Callable[..., None], reco
         return {path.name: path.read_bytes() for path in folder.iterdir() if path.name not in (".lock", ".index")}
 
     lasts = took(lambda: fill(tmp_path / "whole"))
-    dice, done, tries = random.Random(2), 0, 0
-    while done < count and tries < 3 * count:
-        folder = tmp_path / str(tries)
-        tries += 1
-        if not killed(lambda folder=folder: fill(folder), dice.uniform(0, lasts), folder.exists):  # type: ignore[misc]
-            continue
-        done += 1
+    for folder in killed_at_work(tmp_path, count, 2, lasts, fill):
         outcome, reason = "passed", ""
         try:
             store = VolumeStore(folder)
@@ -111,8 +111,7 @@ def test_store(tmp_path: Path, count: int, add_volume: Callable[..., None], reco
         remove_leftovers(folder)
         if content(folder) != content(tmp_path / "whole") or verify_store(folder, workers=1).damages:
             outcome, reason = "lost", str(os.listdir(folder))
-        record("SIGKILL while writing a store", str(tries), outcome, reason)
-    assert done == count
+        record("SIGKILL while writing a store", folder.name, outcome, reason)
     assert not record.bad
 
 
@@ -128,13 +127,7 @@ def test_inference(tmp_path: Path, count: int, faults: SimpleNamespace, record: 
 
     lasts = took(lambda: infer(tmp_path / "whole"))
     whole = faults.content(tmp_path / "whole")
-    dice, done, tries = random.Random(3), 0, 0
-    while done < count and tries < 3 * count:
-        folder = tmp_path / str(tries)
-        tries += 1
-        if not killed(lambda folder=folder: infer(folder), dice.uniform(0, lasts), folder.exists):  # type: ignore[misc]
-            continue
-        done += 1
+    for folder in killed_at_work(tmp_path, count, 3, lasts, infer):
         outcome, reason = "passed", ""
         there = {name: data for name, data in faults.content(folder).items() if ".writing-" not in name}
         if any(whole[name] != data for name, data in there.items()):
@@ -151,6 +144,5 @@ def test_inference(tmp_path: Path, count: int, faults: SimpleNamespace, record: 
             remove_leftovers(place)
         if faults.content(folder) != whole:
             outcome, reason = "lost", str(left_behind(folder))
-        record("SIGKILL while writing results", str(tries), outcome, reason)
-    assert done == count
+        record("SIGKILL while writing results", folder.name, outcome, reason)
     assert not record.bad
