@@ -132,9 +132,8 @@ class Quarantine:
 
     def bad_scans(self) -> set[str]:
         """Return the scans in all ranks' lists, also those that stopped a run; every rank must call it."""
-        rows = self._rows() if self.path.exists() else [one._asdict() for one in self.findings]
-        own = {row["id"] for row in rows if row["kind"] in ("scan", "worker")}
-        return set().union(*gather(own))
+        found = [one for one, _ in self._listed()] if self.path.exists() else self.findings
+        return set().union(*gather({one.id for one in found if one.kind in ("scan", "worker")}))
 
     def state_dict(self) -> dict[str, Any]:
         """Return every rank's findings; every rank must call it."""
@@ -176,15 +175,15 @@ class Quarantine:
 
     def _read(self) -> list[Finding]:
         """Return the findings of the file but for the one that stopped the run: what it names is tried again."""
-        return [Finding(**row) for row in self._rows() if not row.pop("stopped", False)]
+        return [one for one, stopped in self._listed() if not stopped]
 
-    def _rows(self) -> list[dict[str, Any]]:
+    def _listed(self) -> list[tuple[Finding, bool]]:
+        """Return the findings of the file, each with whether it stopped the run."""
         try:
             rows = [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines() if line.strip()]
-            for row in rows:
-                Finding(**{name: value for name, value in row.items() if name != "stopped"})
+            stopped = [bool(row.pop("stopped", False)) for row in rows]
+            return [(Finding(**row), last) for row, last in zip(rows, stopped, strict=True)]
         except (ValueError, TypeError, AttributeError) as error:
             raise StoreError(
                 f"{self.path.name}: holds a line that is no finding; delete that line, or the file", code="run.list"
             ) from error
-        return rows

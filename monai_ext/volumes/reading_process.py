@@ -14,7 +14,6 @@ import os
 import select
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import time
@@ -27,6 +26,7 @@ import numpy as np
 import monai_ext
 from monai_ext.base import GeometryError, InputError, LabelError, ScanError
 from monai_ext.volumes.reading_limits import READ_GIB, READ_SECONDS, WALL_FACTOR, ReadLimits
+from monai_ext.volumes.reading_worker import LENGTH
 from monai_ext.volumes.refusals import refuse
 
 TASKS = "monai_ext.volumes.reading_tasks"
@@ -44,7 +44,6 @@ serve(**told)
 _START_S = 120.0  # imports on a loaded machine with a cold disk
 _MOST_ANSWER = 2**26  # the names and places of a hundred thousand files
 _MOST_SECONDS = 1e5
-_LENGTH = struct.Struct("<Q")
 _ERRORS: dict[str, type[InputError]] = {kind.__name__: kind for kind in (ScanError, GeometryError, LabelError)}
 _DTYPES = ("float32", "int32", "uint8")
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE if sys.platform == "linux" else 0
@@ -156,7 +155,7 @@ class ReadingProcess:
 
     def _answer(self, request: dict[str, Any], memory: int, limits: ReadLimits) -> dict[str, Any]:
         content = json.dumps(request).encode("ascii")
-        start = _LENGTH.pack(len(content))
+        start = LENGTH.pack(len(content))
         deadline = time.monotonic() + WALL_FACTOR * limits.seconds
         try:
             sent = socket.send_fds(self._line, [start], [memory])
@@ -171,7 +170,7 @@ class ReadingProcess:
         return answer
 
     def _message(self, deadline: float) -> dict[str, Any]:
-        (size,) = _LENGTH.unpack(self._exactly(_LENGTH.size, deadline))
+        (size,) = LENGTH.unpack(self._exactly(LENGTH.size, deadline))
         if size > _MOST_ANSWER:
             raise _Broken
         content = self._exactly(size, deadline)
