@@ -106,7 +106,8 @@ class Training:
         """Return what must be equal, bit for bit: weights, the optimiser's state, best value and curve."""
         parts = [*self.bare.state_dict().values()]
         parts += [v for state in self.optimizer.state_dict()["state"].values() for v in state.values()]
-        rows = [json.loads(line) for line in (self.folder / "history.jsonl").read_text(encoding="utf-8").splitlines()]
+        path = self.folder / "history.jsonl"  # absent where nothing was left to do
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
         return {
             "numbers": torch.cat([torch.as_tensor(v).double().flatten() for v in parts]).tolist(),
             "best": [self.best.best, self.best.epoch],
