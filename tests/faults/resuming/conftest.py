@@ -62,9 +62,7 @@ class Server:
         """Start a training and wait until it runs."""
         started = Path(order["folder"]) / "started"
         started.unlink(missing_ok=True)
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(order) + "\n")
-        self.process.stdin.flush()
+        self._say(json.dumps(order))
         pid = int(self._line())
         while (
             not started.exists()
@@ -75,6 +73,7 @@ class Server:
 
     def wait(self) -> int:
         """Return the exit code; minus the signal of one that a signal ended."""
+        self._say("")
         return os.waitstatus_to_exitcode(int(self._line()))
 
     def close(self) -> None:
@@ -84,6 +83,11 @@ class Server:
         self.process.wait(30)
         self.process.stdout.close()
         self.log.close()
+
+    def _say(self, line: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
 
     def _line(self) -> str:
         assert self.process.stdout is not None

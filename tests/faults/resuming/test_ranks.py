@@ -45,7 +45,7 @@ def test_ranks_resume_at_every_step(
 
 @pytest.mark.parametrize(
     ("name", "number", "timeout_minutes"),
-    [("SIGKILL", 0, 5), ("SIGKILL", 1, 5), ("SIGSTOP", 0, 0.1), ("SIGSTOP", 1, 0.1)],
+    [("SIGKILL", 0, 5), ("SIGKILL", 1, 5), ("SIGSTOP", 0, 0.5), ("SIGSTOP", 1, 0.5)],
 )
 def test_a_lost_rank_is_recovered_from_the_last_checkpoint(
     start_ranks: Any,

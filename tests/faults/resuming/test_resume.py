@@ -324,13 +324,14 @@ def test_fifty_kills_in_training_lose_nothing(
 ) -> None:
     whole, _ = expected(accumulate=3)
     chance, kills, lives, lost = random.Random(7), 0, 0, []
-    while kills < 50:
+    while kills < 50 or lives < 5:
         folder = tmp_path / str(lives)
         folder.mkdir(exist_ok=True)
         settings = {"folder": str(folder), "accumulate": 3, "every": 4, "keep": 2, "resume": "auto", "pace": 0.01}
         pid = server.start(**settings)
-        time.sleep(chance.uniform(0, 0.9))
-        send(pid, "SIGKILL")  # of one that has ended meanwhile it is nobody's: its parent still holds its number
+        if kills < 10 * (lives + 1):  # then the run may come to its end
+            time.sleep(chance.uniform(0, 0.9))
+            send(pid, "SIGKILL")
         code = server.wait()
         if code == -9:
             kills += 1
@@ -344,7 +345,6 @@ def test_fifty_kills_in_training_lose_nothing(
             lost += [] if right else [str(lives)]
             lives += 1
     assert not lost
-    assert lives > 2
 
 
 def readable(path: Path) -> bool:

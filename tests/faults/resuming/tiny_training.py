@@ -1,7 +1,7 @@
 """A training of a second with every part that a bundle's has, and two programs around it.
 
 ``serve`` forks a training for each line of JSON that it reads, which spares each the loading of torch; it answers with
-the process's id, and with its exit status once it has ended. ``ranks`` is one rank that ``torchrun`` starts.
+the process's id, and after another line with its exit status. ``ranks`` is one rank that ``torchrun`` starts.
 """
 
 import json
@@ -106,7 +106,8 @@ class Training:
         """Return what must be equal, bit for bit: weights, the optimiser's state, best value and curve."""
         parts = [*self.bare.state_dict().values()]
         parts += [v for state in self.optimizer.state_dict()["state"].values() for v in state.values()]
-        rows = [json.loads(line) for line in (self.folder / "history.jsonl").read_text(encoding="utf-8").splitlines()]
+        path = self.folder / "history.jsonl"  # absent where nothing was left to do
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
         return {
             "numbers": torch.cat([torch.as_tensor(v).double().flatten() for v in parts]).tolist(),
             "best": [self.best.best, self.best.epoch],
@@ -133,7 +134,7 @@ def one_run(order: dict[str, Any]) -> None:
 
 def serve() -> None:
     torch.set_num_threads(1)
-    for line in sys.stdin:
+    while line := sys.stdin.readline():
         child = os.fork()
         if child == 0:
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -147,6 +148,7 @@ def serve() -> None:
             finally:
                 os._exit(code)  # tidying up what the server loaded would take longer than the training
         print(child, flush=True)
+        sys.stdin.readline()  # until it is asked for, the process keeps its id, which a signal is sent to
         print(os.waitpid(child, 0)[1], flush=True)
 
 
