@@ -35,12 +35,9 @@ _PERSON = ("PatientAge", "PatientSize", "PatientWeight")
 # Type 2: what is absent in the source must be there, empty.
 _EMPTY = {*_PATIENT[:2], *_PATIENT[3:5], *_STUDY[:4], _STUDY[5]}
 _BODY = ("BodyPartExamined",)  # not Laterality, which a SEG tells of each segment
-# Of the terms and numbers of PS3.3 C.7.6.1.1.5 alone.
-_LOSSY = {
-    "LossyImageCompression": re.compile("00|01"),
-    "LossyImageCompressionRatio": re.compile(r"[-+.\deE ,\[\]']+"),
-    "LossyImageCompressionMethod": re.compile(r"[ISO_\d ,\[\]']+"),
-}
+_LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
+# Terms of PS3.3 C.7.6.1.1.5; some writers put free text there.
+_TERMS = {_LOSSY[0]: re.compile("00|01"), _LOSSY[2]: re.compile(r"ISO_\d{1,6}_\d{1,3}")}
 _RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
 
 
@@ -93,8 +90,9 @@ class SourceSeries:
         removed = _REMOVED if all(parsed(source, keyword) for keyword in _REMOVED) else ()
         for keyword in (*_PATIENT, *removed, *_STUDY, *_PERSON, *extra):
             value = parsed(source, keyword)
-            if keyword in _LOSSY and not _LOSSY[keyword].fullmatch(str(value)):
-                continue  # no free text, though some writers put one there
+            terms = _TERMS.get(keyword)
+            if terms and not all(terms.fullmatch(str(word)) for word in np.atleast_1d(value)):
+                continue
             if value is not None or keyword in _EMPTY:
                 set_parsed(dataset, keyword, value)
 
