@@ -55,8 +55,9 @@ def deflated() -> bytes:
 
 
 def many_elements() -> bytes:
-    """Millions of private elements without a value, and no pixels."""
-    return dicom(b"".join(struct.pack("<HH2sH", 0x0009, number, b"LO", 0) for number in range(0x1000, 0xFFFF)) * 30)
+    """A quarter of a million private elements without a value, and no pixels."""
+    tags = ((group, number) for group in (0x09, 0x0B, 0x0D, 0x0F) for number in range(0x1000, 0xFFFF))
+    return dicom(b"".join(struct.pack("<HH2sH", *tag, b"LO", 0) for tag in tags))
 
 
 SERIES = {
@@ -117,6 +118,7 @@ def test_dicom(tmp_path, name, use, record_property):
     with pytest.raises(InputError) as caught:
         use(folder, case="case_7")
     codes = {"deflated": "dicom.transfer_syntax", "nested sequences with lengths": "dicom.truncated"}
+    codes["elements"] = "dicom.truncated"
     judged(caught.value, started, record_property, "DICOM bombs", name, codes.get(name, "dicom.unreadable"))
 
 

@@ -111,6 +111,15 @@ def test_interrupted_in_the_middle_the_answer_is_not_taken_for_that_to_the_next_
     np.testing.assert_array_equal(ask("good")[1].ravel(), np.arange(24))
 
 
+def test_the_process_that_asks_may_be_stopped_meanwhile(ask):
+    """SIGSTOP for longer than the reader may take, while the answer waits: it is taken all the same."""
+    stopping = f"import os, signal, time; os.kill({os.getpid()}, signal.SIGSTOP); time.sleep(4); "
+    stopping += f"os.kill({os.getpid()}, signal.SIGCONT)"
+    stopper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(0.3); " + stopping])
+    np.testing.assert_array_equal(ask("slow", ReadLimits(0.5, 2**29, 2**29))[1].ravel(), np.arange(24))
+    assert stopper.wait() == 0
+
+
 def test_a_batch_goes_on_beside_scans_that_crash_hang_and_eat(
     pool, tmp_path, write_ct, monkeypatch, record_property, caplog
 ):
