@@ -1,5 +1,13 @@
 """What every room may use: typed errors, safe writing, derived randomness, ranks, HU windows."""
 
+from monai_ext.base.digests import (
+    copy_weights,
+    digest_path,
+    remove_weights,
+    replacing_weights,
+    verify_digest,
+    write_digest,
+)
 from monai_ext.base.errors import (
     GeometryError,
     InputError,
@@ -12,22 +20,16 @@ from monai_ext.base.errors import (
     WriteError,
     input_error_in,
 )
-from monai_ext.base.files import (
-    case_id,
-    check_output,
-    inside,
-    plain_name,
-    replacing,
-    save_torch,
-    sha256_of,
-    told_apart,
-)
+from monai_ext.base.files import case_id, inside, plain_name, sha256_of, told_apart
+from monai_ext.base.leftovers import hold, remove_leftovers
+from monai_ext.base.pictures import check_picture_whole
 from monai_ext.base.randomness import derive_seed
 from monai_ext.base.ranks import bare, gather, join_ranks, lost_a_rank, rank, tell_torchrun, world
 from monai_ext.base.settings import as_numbers, is_number
 from monai_ext.base.streams import print_any_name
 from monai_ext.base.window_presets import WINDOWS, find_window
 from monai_ext.base.windows import check_window, window_hu
+from monai_ext.base.writing import check_output, replacing, save_tensors, save_torch
 
 __all__ = [
     "WINDOWS",
@@ -44,10 +46,14 @@ __all__ = [
     "bare",
     "case_id",
     "check_output",
+    "check_picture_whole",
     "check_window",
+    "copy_weights",
     "derive_seed",
+    "digest_path",
     "find_window",
     "gather",
+    "hold",
     "input_error_in",
     "inside",
     "is_number",
@@ -56,11 +62,17 @@ __all__ = [
     "plain_name",
     "print_any_name",
     "rank",
+    "remove_leftovers",
+    "remove_weights",
     "replacing",
+    "replacing_weights",
+    "save_tensors",
     "save_torch",
     "sha256_of",
     "tell_torchrun",
     "told_apart",
+    "verify_digest",
     "window_hu",
     "world",
+    "write_digest",
 ]

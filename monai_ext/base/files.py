@@ -1,16 +1,13 @@
-"""Names, checksums and writing of files, such that nothing half-written is ever seen."""
+"""Names, places and checksums of files."""
 
 import hashlib
 import os
 import re
-import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from monai_ext.base.errors import InputError, ManifestError, WriteError
+from monai_ext.base.errors import ManifestError
 
 _ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".b2nd", ".dcm", ".zip", ".json", ".png")
 
@@ -89,99 +86,3 @@ def inside(root: str | os.PathLike[str], relative: str | os.PathLike[str]) -> Pa
             case=case_id(relative),
         )
     return target
-
-
-@contextmanager
-def replacing(target: str | os.PathLike[str], verify: Callable[[Path], None] | None = None) -> Iterator[Path]:
-    """Write beside ``target`` and rename over it only when everything went well.
-
-    The temporary file keeps the target's ending (writers choose the format by it), is flushed to
-    disk, optionally re-read by ``verify``, and removed on any failure.
-
-    Args:
-        target: the final path; its folder is made when absent.
-        verify: called with the temporary path before the rename; it raises to refuse the file.
-
-    Raises:
-        WriteError: the disk is full, the folder is read-only, or another system error occurred.
-    """
-    target = Path(target)
-    temporary: Path | None = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=".writing-", suffix=f"-{target.name}")
-        os.close(handle)
-        temporary = Path(name)
-        yield temporary
-        _flush(temporary)
-        if verify is not None:
-            verify(temporary)
-        temporary.chmod(0o666 & ~_umask())
-        os.replace(temporary, target)
-        temporary = None
-        _flush(target.parent)
-    except InputError:
-        raise
-    except Exception as error:
-        cause = _of_the_system(error)
-        if cause is None:
-            raise
-        reason = os.strerror(cause.errno) if cause.errno else str(cause).splitlines()[0]
-        raise WriteError(
-            f"{target.name}: could not be written ({reason}); "
-            "free space or choose a writable output folder, then run again",
-            code="write.failed",
-        ) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-
-
-def save_torch(content: Any, path: str | os.PathLike[str]) -> None:
-    """Do as ``torch.save``, but by way of Python's own file, which tells a full disk from other troubles."""
-    import torch  # not above: reading scans loads this room, and needs no torch
-
-    with open(path, "wb") as handle:
-        torch.save(content, handle)
-
-
-def check_output(folder: str | os.PathLike[str]) -> None:
-    """Refuse an output folder that cannot be written, before hours are spent on what would go into it.
-
-    Raises:
-        WriteError: it, or a folder above it, is a file or read-only.
-    """
-    path = Path(folder).absolute()
-    there = next(place for place in (path, *path.parents) if os.path.lexists(place))
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        reason = "cannot be written" if there.is_dir() else "is no folder"
-        raise WriteError(
-            f"{path.name}: {there.name} {reason}; choose a writable output folder"
-            if there != path
-            else f"{path.name}: {reason}; choose a writable output folder",
-            code="write.folder",
-        )
-
-
-def _of_the_system(error: BaseException) -> OSError | None:
-    """Return the system's error behind one of a library: torch's stands before it, safetensors' quotes it."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, OSError):
-        quoted = re.search(r"\(os error (\d+)\)", str(cause))
-        cause = OSError(int(quoted[1]), "") if quoted else cause.__context__
-    return cause
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _umask() -> int:
-    # mkstemp makes files private; outputs follow the user's umask like any other file.
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

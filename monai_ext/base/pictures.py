@@ -1,6 +1,8 @@
 """What a picture and its mask may be, wherever they are looked at."""
 
-from monai_ext.base.errors import LabelError
+from pathlib import Path
+
+from monai_ext.base.errors import LabelError, WriteError
 
 # What data sets of pictures use. Fewer decoders are fewer ways for a prepared file to do harm.
 PICTURE_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
@@ -34,3 +36,21 @@ def check_mask_size(mask: tuple[int, int], picture: tuple[int, int] | None, case
             code="label.shape",
             case=case,
         )
+
+
+def check_picture_whole(path: Path) -> None:
+    """Read back a picture that was drawn, all of it; for ``replacing``.
+
+    Raises:
+        WriteError: it is none, or ends early.
+    """
+    from PIL import Image  # not above: reading scans loads this room, and needs no pictures
+
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+    except (OSError, SyntaxError) as error:
+        raise WriteError(
+            f"{path.name.split('-', 2)[-1]}: the picture could not be read back; check the disk and run again",
+            code="write.verify",
+        ) from error

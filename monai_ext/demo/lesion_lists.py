@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from monai_ext.base import replacing
+from monai_ext.base import check_picture_whole, replacing
 from monai_ext.demo.lesion_crops import GENERIC, LesionCrop
 
 
@@ -44,5 +44,5 @@ def write_crops(folder: Path, crops: Iterable[LesionCrop]) -> Path:
 
 
 def _write_png(path: Path, pixels: np.ndarray) -> None:
-    with replacing(path) as temporary:
+    with replacing(path, check_picture_whole) as temporary:
         Image.fromarray(pixels).save(temporary, format="PNG")

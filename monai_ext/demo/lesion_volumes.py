@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from monai_ext.base import derive_seed, replacing
+from monai_ext.base import case_id, derive_seed, replacing
 from monai_ext.demo.lesion_crops import CONTRAST_HU, SEEN, SHAPE, SPACING_MM
 from monai_ext.outputs import find_candidates
-from monai_ext.volumes import phantom_torso
+from monai_ext.volumes import check_read_back, nifti_image, phantom_torso
 from monai_ext.volumes.phantom_lesions import LesionPhantom, draw_lesions, phantom_with_lesions
 
 PLANTED_MM = 10.0
@@ -71,11 +71,8 @@ def write_volume(path: Path, voxels: npt.NDArray[np.generic], affine: npt.NDArra
     Raises:
         WriteError: the file could not be written.
     """
-    image = nib.Nifti1Image(voxels, affine)
-    image.set_qform(affine, code=1)
-    image.set_sform(affine, code=1)
-    with replacing(path) as temporary:
-        nib.save(image, temporary)
+    with replacing(path, lambda written: check_read_back(written, voxels, affine, case_id(path))) as temporary:
+        nib.save(nifti_image(voxels, affine), temporary)
     return path
 
 

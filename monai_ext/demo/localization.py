@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from rich.progress import track
 
-from monai_ext.base import derive_seed, replacing
+from monai_ext.base import check_picture_whole, derive_seed, replacing
 from monai_ext.demo.adaptation import LOCALIZE, SMALLEST_VOXELS, training_settings, volume_settings
 from monai_ext.demo.lesion_crops import CROP_PX, SEEN, UNSEEN, LesionCrop, cut_anywhere, cut_crops, lesion_phantom
 from monai_ext.demo.lesion_figures import anchor_figure, curve_figure, roc_figure, shown_crops, stage_figure
@@ -112,7 +112,7 @@ def _write_figures(
         ("stages", stage_figure(model, prompts, shown_crops(crops))),
         ("candidates", curve_figure(curve, point)),
     ):
-        with replacing(folder / "figures" / f"{name}.png") as temporary:
+        with replacing(folder / "figures" / f"{name}.png", check_picture_whole) as temporary:
             FigureCanvasAgg(figure).print_png(temporary)
     figures = {
         "auroc": scores.table(),

@@ -17,11 +17,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.progress import track
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from monai_ext.base import derive_seed, replacing
+from monai_ext.base import derive_seed, replacing, save_tensors
 from monai_ext.demo.lesion_captions import caption_of, organ_name
 from monai_ext.demo.lesion_crops import SEEN, UNSEEN, LesionCrop, cut_crops, lesion_phantom, part_of
 from monai_ext.demo.parallel import in_order
@@ -163,7 +162,7 @@ def main() -> None:
     tensors = {name: tensor.half().contiguous() for name, tensor in clip.model.state_dict().items()}
     path = args.out / "small_clip.safetensors"
     with replacing(path) as temporary:
-        save_file(tensors, temporary, {"recipe": recipe})
+        save_tensors(tensors, temporary, {"recipe": recipe})
     print(recipe)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()}")
 

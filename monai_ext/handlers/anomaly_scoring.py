@@ -12,7 +12,7 @@ from ignite.engine import Engine, Events
 from PIL import Image
 from rich.console import Console
 
-from monai_ext.base import find_window, replacing
+from monai_ext.base import check_picture_whole, find_window, replacing
 from monai_ext.metrics import AnomalyClass, ClassResult, ScoredCase, ScoringRules, mean_result, write_anomaly_tables
 from monai_ext.outputs.anomaly_pictures import anomaly_picture, anomaly_sheet
 
@@ -75,6 +75,7 @@ class AnomalyScoring:
         self._draws: list[dict[str, np.ndarray]] = []
         self._rows: list[list[Any]] = []
         self._chosen: list[tuple[str, str, ScoredCase]] = []
+        self._drawn: set[Path] = set()
 
     def _add(self, engine: Engine) -> None:
         for item, output in zip(engine.state.batch, engine.state.output or (), strict=False):
@@ -130,7 +131,8 @@ class AnomalyScoring:
         safe = re.sub(r"[^\w.-]", "_", f"{name}_{which}_{one.case.rpartition('/')[2]}")
         title = f"{one.case}, {which} of its class: pixel AP {one.pixel_ap:.3f} (green: mask)"
         threshold = float(np.quantile(odds, 1 - mask.mean()))  # as many pixels as the mask has
-        with replacing(self.output_dir / "overlays" / f"{safe}.png") as temporary:
+        path = self._free(self.output_dir / "overlays" / f"{safe}.png")
+        with replacing(path, check_picture_whole) as temporary:
             if item["kind"] == "picture":
                 colours = np.asarray(item["image"]).transpose(1, 2, 0)
                 fitted = np.asarray(Image.fromarray(colours).resize(odds.shape[::-1], Image.Resampling.BICUBIC))
@@ -141,6 +143,15 @@ class AnomalyScoring:
                 anomaly_sheet(
                     temporary, np.asarray(image)[0], odds, spacing.tolist(), self.window, threshold, title, mask
                 )
+
+    def _free(self, path: Path) -> Path:
+        """Return the path, numbered where another class of this run has a picture there: "a b" and "a_b" look alike."""
+        number, free = 1, path
+        while free in self._drawn:
+            number += 1
+            free = path.with_stem(f"{path.stem}_{number}")
+        self._drawn.add(free)
+        return free
 
     def _tell(self, paths: list[Path]) -> None:
         mean = self.results[-1]

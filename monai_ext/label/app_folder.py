@@ -4,11 +4,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from shutil import copyfile
 from typing import Any
 
 from monai_ext import bundle_path
-from monai_ext.base import SettingError, WeightsError, WriteError, check_output, inside, replacing
+from monai_ext.base import SettingError, WeightsError, WriteError, check_output, copy_weights, inside, replacing
 
 MAIN = '''"""MONAI Label looks here for an app; what it serves stands in app.json."""
 
@@ -151,5 +150,4 @@ def _check_settings(part: Mapping[str, Any]) -> None:
 def _copy(source: Path, target: Path) -> None:
     if not source.is_file():
         raise WeightsError(f"{source.name}: there is no such file of weights; check the path", code="weights.missing")
-    with replacing(target) as path:
-        copyfile(source, path)
+    copy_weights(source, target)

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from shutil import copyfile
 from typing import Any
 
 from monailabel.interfaces.datastore import Datastore
@@ -15,7 +14,7 @@ from monailabel.tasks.train.bundle import BundleTrainTask
 from monailabel.utils.others.generic import device_list, name_to_device
 
 from monai_ext import bundle_path
-from monai_ext.base import LabelError, SettingError, replacing
+from monai_ext.base import LabelError, SettingError, copy_weights, replacing
 from monai_ext.label.bundle_model import BundleModel
 from monai_ext.label.options import Option, coerced, shown_options
 
@@ -68,7 +67,7 @@ class CtSegmentationTraining(BundleTrainTask):
         folder = self.state / datetime.now().strftime("%Y%m%d-%H%M%S-%f")
         folder.mkdir(parents=True)
         count = self._write_list(folder, datastore, options["val_split"])
-        (folder / "settings.json").write_text(json.dumps(self._settings(folder, datastore, options)), encoding="utf-8")
+        _write_json(folder / "settings.json", self._settings(folder, datastore, options))
         self._run(folder)
         best = folder / "run" / "models" / "model.pt"
         self._publish(best)
@@ -78,18 +77,15 @@ class CtSegmentationTraining(BundleTrainTask):
             "pretrained": options["pretrained"],
             **_reached(folder),
         }
-        with replacing(self.state / "last.json") as temporary:
-            temporary.write_text(json.dumps(told), encoding="utf-8")
+        _write_json(self.state / "last.json", told)
         return told
 
     def _publish(self, best: Path) -> None:
         """Put weights where the model reads them; those before stay beside, for the new ones may be worse."""
         weights = self.model.watched[0]
         if weights.is_file():
-            with replacing(weights.with_name(f"{weights.stem}_before{weights.suffix}")) as temporary:
-                copyfile(weights, temporary)
-        with replacing(weights) as temporary:
-            copyfile(best, temporary)
+            copy_weights(weights, weights.with_name(f"{weights.stem}_before{weights.suffix}"))
+        copy_weights(best, weights)
 
     def _write_list(self, folder: Path, datastore: Datastore, val_split: float) -> int:
         entries = sorted(datastore.datalist(), key=lambda entry: str(entry["image"]))
@@ -104,7 +100,7 @@ class CtSegmentationTraining(BundleTrainTask):
         if not held:
             logging.getLogger("monai_ext").warning("training: one labelled image alone, so it also validates")
         lists = {"training": listed[held:], "validation": listed[:held] or listed}
-        (folder / "dataset.json").write_text(json.dumps(lists), encoding="utf-8")
+        _write_json(folder / "dataset.json", lists)
         return len(listed)
 
     def _settings(self, folder: Path, datastore: Datastore, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -136,6 +132,11 @@ class CtSegmentationTraining(BundleTrainTask):
             lines = (folder / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()
             reason = next((line[7:] for line in reversed(lines) if line.startswith("error: ")), "it broke off")
             raise SettingError(f"training: {reason} (log: {folder.name}/log.txt of the app)", code="label.training")
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content), encoding="utf-8")
 
 
 def _reached(folder: Path) -> dict[str, Any]:

@@ -6,10 +6,9 @@ import nibabel as nib
 import numpy as np
 import SimpleITK
 
-from monai_ext.base import SettingError, WriteError, replacing
-from monai_ext.volumes import affine_of_itk, largest_shift_mm, quiet_itk, spacing_of
+from monai_ext.base import SettingError, case_id, replacing
+from monai_ext.volumes import check_read_back, nifti_image, spacing_of
 
-_SCANNER, _MM = 1, 2  # NIFTI_XFORM_SCANNER_ANAT, NIFTI_UNITS_MM
 _LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -44,11 +43,11 @@ def write_volume(target: Path, values: np.ndarray, affine: np.ndarray, compress:
     Raises:
         WriteError: the file could not be written whole.
     """
-    with replacing(target, verify=lambda path: _verify(path, values, affine)) as path:
+    with replacing(target, lambda path: check_read_back(path, values, affine, case_id(target))) as path:
         if target.suffix == ".nrrd":
             SimpleITK.WriteImage(_itk_image(values, affine), str(path), useCompression=compress)
         else:
-            nib.save(_nifti_image(values, affine), path)
+            nib.save(nifti_image(values, affine), path)
 
 
 def _itk_image(values: np.ndarray, affine: np.ndarray) -> SimpleITK.Image:
@@ -57,14 +56,6 @@ def _itk_image(values: np.ndarray, affine: np.ndarray) -> SimpleITK.Image:
     image.SetOrigin(lps[:3, 3].tolist())
     image.SetSpacing(spacing.tolist())
     image.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
-    return image
-
-
-def _nifti_image(values: np.ndarray, affine: np.ndarray) -> nib.Nifti1Image:
-    image = nib.Nifti1Image(values, affine)
-    image.set_sform(affine, _SCANNER)
-    image.set_qform(affine, _SCANNER)
-    image.header.set_xyzt_units(_MM)
     return image
 
 
@@ -78,13 +69,3 @@ def _as_type(values: np.ndarray, dtype: str | None) -> np.ndarray:
             code="label.dtype",
         )
     return typed
-
-
-def _verify(path: Path, values: np.ndarray, affine: np.ndarray) -> None:
-    with quiet_itk():
-        image = SimpleITK.ReadImage(str(path))
-    read = SimpleITK.GetArrayViewFromImage(image).transpose(2, 1, 0)
-    same = read.shape == values.shape and read.dtype == values.dtype and np.array_equal(read, values)
-    # NIfTI holds float32: 1e-7 of an origin of 1 m, and what a quaternion near a half turn loses.
-    if not same or largest_shift_mm(values.shape, affine_of_itk(image), affine) > 0.05 * min(spacing_of(affine)):
-        raise WriteError(f"{path.name}: reads back otherwise than it was written; check the disk", code="write.verify")

@@ -1,13 +1,12 @@
 """AA-CLIP for inference: one kind of object, one tensor in, one tensor out, and its exported form."""
 
 import os
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from monai_ext.base import replacing
+from monai_ext.base import replacing_weights
 from monai_ext.networks.aa_clip import AAClip
 from monai_ext.networks.anomaly_maps import AnomalyMaps, Localization, locate
 from monai_ext.networks.clip_image_side import adapted_patches
@@ -97,6 +96,6 @@ def export_localizer(localizer: AnomalyLocalizer, path: str | os.PathLike[str] |
     with torch.no_grad():
         program = torch.export.export(image_side, (pictures,), dynamic_shapes=({0: Dim("batch")},))
     if path is not None:
-        with replacing(Path(path)) as temporary:
+        with replacing_weights(path) as temporary:
             torch.export.save(program, temporary)
     return program

@@ -8,13 +8,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
-from monai_ext.base import SettingError, WeightsError, replacing, save_torch
+from monai_ext.base import SettingError, WeightsError, replacing_weights, save_tensors, save_torch, verify_digest
 from monai_ext.networks.checkpoint_checks import check_tensors
-from monai_ext.networks.checkpoint_content import read_content
+from monai_ext.networks.checkpoint_content import check_file, read_content
 
 _CONTAINERS = ("state_dict", "model")  # the authors' trainer and ours put the weights under these names
 _NOT_WEIGHTS = "stands beside the weights in the checkpoint"
@@ -38,17 +37,20 @@ class Checkpoint:
 def open_checkpoint(path: str | os.PathLike[str], content: bytes | None = None) -> Checkpoint:
     """Read safetensors, a state dict, or a trainer's checkpoint (the authors' or this package's).
 
+    A file with ``NAME.sha256`` beside it must have that checksum.
+
     Args:
         path: the file.
         content: what :func:`read_verified` read from it; the file is not opened again then.
 
     Raises:
-        WeightsError: the file is missing, empty or truncated, holds code, NaN or no weights at all.
+        WeightsError: the file is missing, empty, damaged or truncated, holds code, NaN or no weights at all.
     """
     path = Path(path)
-    tensors, beside = _find_weights(read_content(path, content), path.name)
-    check_tensors(tensors, path.stat().st_size if content is None else len(content), path.name)
-    return Checkpoint(path.name, tensors, MappingProxyType(dict.fromkeys(beside, _NOT_WEIGHTS)))
+    if content is None:
+        check_file(path)
+        verify_digest(path)
+    return _checkpoint(path, content)
 
 
 @contextmanager
@@ -63,7 +65,7 @@ def naming(source: str) -> Iterator[None]:
 
 
 def write_checkpoint(tensors: Mapping[str, Tensor], path: str | os.PathLike[str], authors: bool = False) -> None:
-    """Write weights so that nothing half-written is ever seen, and read them back.
+    """Write weights and their checksum so that nothing half-written is ever seen, and read them back.
 
     Args:
         tensors: tensors by name.
@@ -87,18 +89,24 @@ def write_checkpoint(tensors: Mapping[str, Tensor], path: str | os.PathLike[str]
         own = {f"module.{name}": tensor for name, tensor in own.items()}
 
     def verify(written: Path) -> None:
-        back = open_checkpoint(written).tensors
+        back = _checkpoint(written).tensors
         if set(back) != set(own) or any(not torch.equal(back[name], own[name]) for name in own):
             raise WeightsError(
                 f"{path.name}: what was written does not read back; check the disk and write again",
                 code="weights.verify",
             )
 
-    with replacing(path, verify) as temporary:
+    with replacing_weights(path, verify) as temporary:
         if path.suffix == ".safetensors":
-            safetensors.torch.save_file(own, temporary, metadata={"format": "pt"})
+            save_tensors(own, temporary, {"format": "pt"})
         else:
             save_torch({"epoch": 0, "state_dict": own} if authors else own, temporary)
+
+
+def _checkpoint(path: Path, content: bytes | None = None) -> Checkpoint:
+    tensors, beside = _find_weights(read_content(path, content), path.name)
+    check_tensors(tensors, path.stat().st_size if content is None else len(content), path.name)
+    return Checkpoint(path.name, tensors, MappingProxyType(dict.fromkeys(beside, _NOT_WEIGHTS)))
 
 
 def _find_weights(content: Any, source: str) -> tuple[dict[str, Tensor], list[str]]:

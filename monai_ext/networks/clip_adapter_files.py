@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from monai_ext._version import __version__
-from monai_ext.base import InputError, WeightsError, replacing
+from monai_ext.base import InputError, WeightsError, replacing_weights, save_tensors, verify_digest
 from monai_ext.networks.aa_clip import AAClip
 from monai_ext.networks.checkpoint_content import check_file
 from monai_ext.networks.clip_adapter_import import check_adapters
@@ -53,7 +52,7 @@ class AdapterRecord:
 def save_adapters(
     model: AAClip, path: str | os.PathLike[str], prompts: PromptTable | None = None, stage: int | None = None
 ) -> AdapterRecord:
-    """Write the adapters of both stages, and read them back.
+    """Write the adapters of both stages and the file's checksum, and read them back.
 
     Args:
         model: whose adapters to write.
@@ -88,8 +87,8 @@ def save_adapters(
     }
     if stage is not None:
         texts["stage"] = str(stage)
-    with replacing(path, lambda written: _verify(read_adapters(written)[1], record)) as temporary:
-        safetensors.torch.save_file(tensors, temporary, texts)
+    with replacing_weights(path, lambda written: _verify(_read(written)[1], record)) as temporary:
+        save_tensors(tensors, temporary, texts)
     return record
 
 
@@ -101,6 +100,11 @@ def read_adapters(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], Adap
     """
     path = Path(path)
     check_file(path)
+    verify_digest(path)
+    return _read(path)
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], AdapterRecord]:
     try:
         with safe_open(path, "pt") as stored:
             texts = stored.metadata() or {}

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from monai_ext.base import WeightsError
+from monai_ext.base import WeightsError, verify_digest
 from monai_ext.networks.aa_clip import AAClip
-from monai_ext.networks.checkpoint_content import read_content
+from monai_ext.networks.checkpoint_content import check_file, read_content
 
 
 def import_adapters(
@@ -33,6 +33,8 @@ def import_adapters(
     tensors: dict[str, Tensor] = {}
     for part, path in (("text_adapter", text), ("image_adapter", image)):
         if path is not None:
+            check_file(Path(path))
+            verify_digest(path, tell=False)  # the authors give none
             content = read_content(path)
             if isinstance(content, Mapping) and isinstance(content.get(part), Mapping):
                 content = content[part]

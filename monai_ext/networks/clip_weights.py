@@ -22,7 +22,7 @@ from open_clip.pretrained import (
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from monai_ext.base import WeightsError
+from monai_ext.base import WeightsError, verify_digest
 from monai_ext.networks.checkpoint_content import is_torchscript, read_content, read_verified
 
 HUB, FOLDER = "hf-hub:", "local-dir:"
@@ -81,6 +81,8 @@ def read_clip_weights(path: Path, sha256: str | None = None) -> dict[str, Tensor
         WeightsError: the file is missing or broken, has another checksum, holds code, NaN or no weights.
     """
     content = read_verified(path, sha256) if sha256 is not None else None
+    if content is None and path.is_file():
+        verify_digest(path, tell=False)  # whose weights come from a hub has none
     if content is None and path.is_file() and is_torchscript(path):
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() not in _openai_checksums():

@@ -13,12 +13,19 @@ import numpy as np
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
-from monai_ext.base import GeometryError, ScanError, SettingError, find_window, plain_name, replacing
+from monai_ext.base import (
+    GeometryError,
+    ScanError,
+    SettingError,
+    check_picture_whole,
+    find_window,
+    plain_name,
+    replacing,
+)
 from monai_ext.outputs.anomaly_pictures import anomaly_picture, anomaly_sheet
 from monai_ext.outputs.candidates import candidate_rows, find_candidates, table_text
 from monai_ext.outputs.dicom_beside import add_anomaly_files, remove_outdated, series_headers
 from monai_ext.outputs.heatmaps import (
-    heat_volume_check,
     picture_check,
     save_heat_picture,
     save_heat_volume,
@@ -26,7 +33,7 @@ from monai_ext.outputs.heatmaps import (
 )
 from monai_ext.outputs.labels import write_labels
 from monai_ext.outputs.output_place import place_for
-from monai_ext.volumes import largest_shift_mm, spacing_of
+from monai_ext.volumes import check_read_back, largest_shift_mm, spacing_of
 
 UNCALIBRATED = "uncalibrated: scores have no known rate of false positives; make a calibration with calibrate.json"
 _SCORES = ("number", "peak_log_odds", "score", "false_positive_rate", "calibration")
@@ -185,7 +192,8 @@ class AnomalyWriter(MapTransform):
             table = files.enter_context(replacing(folder / f"{case}_candidates.csv"))
             table.write_text(table_text(rows, columns), encoding="utf-8")
             if self.overlay:
-                self._draw(files.enter_context(replacing(folder / f"{case}_overlay.png")), data, odds, affine)
+                picture = files.enter_context(replacing(folder / f"{case}_overlay.png", check_picture_whole))
+                self._draw(picture, data, odds, affine)
             if affine is not None:
                 if self.dicom_seg:
                     headers = series_headers(data, case)
@@ -208,7 +216,7 @@ class AnomalyWriter(MapTransform):
         fingerprint: str,
     ) -> None:
         path = folder / f"{case}_anomaly.nii.gz"
-        heat = files.enter_context(replacing(path, heat_volume_check(odds, affine, case)))
+        heat = files.enter_context(replacing(path, lambda written: check_read_back(written, odds, affine, case)))
         save_heat_volume(heat, odds, affine, f"anomaly log-odds, {self._short()}", case)
         about = {"scan_sha256": fingerprint, "calibration": self.calibration_text}
         write_labels(

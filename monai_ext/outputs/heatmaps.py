@@ -5,13 +5,11 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-import SimpleITK
 from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 from monai_ext.base import WriteError
-from monai_ext.volumes import affine_of_itk, check_affine, largest_shift_mm, quiet_itk, spacing_of
+from monai_ext.volumes import check_affine, nifti_image
 
-_SCANNER, _MM = 1, 2  # NIFTI_XFORM_SCANNER_ANAT, NIFTI_UNITS_MM
 _DESCRIPTION = 270  # TIFF's ImageDescription
 
 
@@ -29,36 +27,9 @@ def save_heat_volume(path: Path, odds: np.ndarray, affine: np.ndarray, descripti
         GeometryError: an affine that NIfTI cannot hold.
     """
     check_affine(affine, case)
-    image = nib.Nifti1Image(np.asarray(odds, np.float32), affine)
-    image.set_sform(affine, _SCANNER)
-    image.set_qform(affine, _SCANNER)
-    image.header.set_xyzt_units(_MM)
+    image = nifti_image(np.asarray(odds, np.float32), affine)
     image.header["descrip"] = description.encode("ascii", "replace")[:79]
     nib.save(image, path)
-
-
-def heat_volume_check(odds: np.ndarray, affine: np.ndarray, case: str) -> Callable[[Path], None]:
-    """Return what re-reads such a file with SimpleITK and raises ``WriteError`` unless every voxel is as meant."""
-
-    def check(path: Path) -> None:
-        try:
-            with quiet_itk():
-                image = SimpleITK.ReadImage(str(path))
-            read = SimpleITK.GetArrayViewFromImage(image).transpose(2, 1, 0)
-            same = read.shape == odds.shape and np.array_equal(read, odds)
-            # NIfTI holds float32: 1e-7 of an origin of 1 m, and what a quaternion near a half turn loses.
-            near = same and largest_shift_mm(odds.shape, affine_of_itk(image), affine) <= 0.05 * min(spacing_of(affine))
-        except RuntimeError:
-            same = near = False
-        if not near:
-            raise WriteError(
-                f"{case}: SimpleITK reads the map {'in another place' if same else 'otherwise'} than it was written; "
-                "check the disk and that the scan's axes are at right angles",
-                code="write.verify",
-                case=case,
-            )
-
-    return check
 
 
 def save_heat_picture(path: Path, odds: np.ndarray, description: str) -> None:

@@ -12,7 +12,7 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
-from monai_ext.base import GeometryError, WriteError
+from monai_ext.base import GeometryError, WriteError, replacing
 from monai_ext.outputs.dicom_beside import add_label_seg, remove_outdated, series_headers
 from monai_ext.outputs.labels import write_labels
 from monai_ext.outputs.output_place import place_for
@@ -83,7 +83,11 @@ class LabelMapWriter(MapTransform):
             about = {"scan_sha256": fingerprint} if fingerprint else {}
             if result.meta.get("relaxed"):
                 about["relaxed"] = str(result.meta["relaxed"])
+            # The picture is drawn and the SEG made before any file takes its place: a case that fails leaves none.
             with ExitStack() as files:
+                if self.overlay:
+                    picture = files.enter_context(replacing(path.with_name(f"{case}_{self.postfix}.png")))
+                    self._picture(picture, out, labels, affine, case)
                 seg = path.with_name(f"{case}_{self.postfix}.dcm")
                 if self.dicom_seg:
                     headers = series_headers(out, case)
@@ -91,8 +95,6 @@ class LabelMapWriter(MapTransform):
                 write_labels(path, labels, affine, self.names, case=case, about=about)
             if not self.dicom_seg:
                 remove_outdated([seg], case)
-            if self.overlay:
-                self._picture(path.with_name(f"{case}_{self.postfix}.png"), out, labels, affine, case)
         return out
 
     def _picture(

@@ -8,16 +8,13 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-import SimpleITK
 
-from monai_ext.base import GeometryError, LabelError, WriteError, case_id, replacing
-from monai_ext.volumes import affine_of_itk, check_affine, largest_shift_mm, quiet_itk, spacing_of
+from monai_ext.base import GeometryError, LabelError, WriteError, case_id, replacing, sha256_of
+from monai_ext.outputs.output_place import SCAN, scan_extension
+from monai_ext.volumes import check_affine, check_read_back, nifti_image, spacing_of
 
 _DTYPES = (np.uint8, np.uint16, np.int32)
-_SCANNER = 1  # NIFTI_XFORM_SCANNER_ANAT: mm of the patient as he lay in the scanner
-_MM = 2  # NIFTI_UNITS_MM
 _LABEL = 1002  # NIFTI_INTENT_LABEL
-_COMMENT = 6  # NIFTI_ECODE_COMMENT
 
 
 def write_labels(
@@ -34,7 +31,8 @@ def write_labels(
     The NIfTI is re-read with SimpleITK before it takes its place: shape, affine and every voxel must agree.
     Its type is the smallest of uint8, uint16 and int32 that holds every named id, the same for all outputs of
     a model. The names stand in a comment extension of the header, which readers pass over that do not know
-    it, and in the sidecar with the count of voxels and the volume in ml of each label, absent ones too.
+    it, and in the sidecar with the file's SHA-256 and the count of voxels and the volume in ml of each label, absent
+    ones too.
 
     Args:
         path: ends in ``.nii.gz`` or ``.nii``.
@@ -42,7 +40,7 @@ def write_labels(
         affine: ``(4, 4)``, voxel index to mm in RAS+.
         names: the name of every id but 0.
         case: the id for messages and the sidecar; the base name by default.
-        about: more entries for the sidecar, which JSON can hold.
+        about: more entries for the sidecar, which JSON can hold; ``scan_sha256`` stands in the header too.
 
     Returns:
         The path of the sidecar.
@@ -65,14 +63,17 @@ def write_labels(
     affine = np.asarray(affine, dtype=np.float64)
     check_affine(affine, case)
     ids = typed_labels(labels, names, case)
-    image = _image(ids, affine, names)
+    image = _image(ids, affine, names, (about or {}).get(SCAN))
     sidecar = path.with_name(f"{case_id(path)}.json")
-    # The volume takes its place first: a sidecar alone would promise what is not there.
-    with replacing(sidecar) as written:
-        content = _sidecar(path, ids, affine, names, case) | dict(about or {})
+    # The volume takes its place first: a sidecar alone would promise what is not there. Its checksum in the sidecar
+    # tells whether the two belong together.
+    with (
+        replacing(sidecar) as written,
+        replacing(path, lambda temporary: check_read_back(temporary, ids, affine, case)) as temporary,
+    ):
+        nib.save(image, temporary)
+        content = _sidecar(path, ids, affine, names, case) | {"sha256": sha256_of(temporary)} | dict(about or {})
         written.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        with replacing(path, verify=lambda temporary: _verify(temporary, ids, affine, case)) as temporary:
-            nib.save(image, temporary)
     return sidecar
 
 
@@ -102,15 +103,11 @@ def typed_labels(labels: np.ndarray, names: Mapping[int, str], case: str) -> np.
     )
 
 
-def _image(ids: np.ndarray, affine: np.ndarray, names: Mapping[int, str]) -> nib.Nifti1Image:
-    image = nib.Nifti1Image(ids, affine)
-    # Both forms with one code: readers that prefer either find the same place.
-    image.set_sform(affine, _SCANNER)
-    image.set_qform(affine, _SCANNER)
-    image.header.set_xyzt_units(_MM)
+def _image(ids: np.ndarray, affine: np.ndarray, names: Mapping[int, str], scan: str | None) -> nib.Nifti1Image:
+    image = nifti_image(ids, affine)
     image.header.set_intent(_LABEL, name="labels", allow_unknown=True)
-    table = json.dumps({"labels": {str(number): names[number] for number in sorted(names)}})
-    image.header.extensions.append(nib.nifti1.Nifti1Extension(_COMMENT, table.encode()))
+    table = {str(number): names[number] for number in sorted(names)}
+    image.header.extensions.append(scan_extension(scan, labels=table))
     return image
 
 
@@ -134,26 +131,3 @@ def _sidecar(path: Path, ids: np.ndarray, affine: np.ndarray, names: Mapping[int
             if number != 0
         ],
     }
-
-
-def _verify(path: Path, ids: np.ndarray, affine: np.ndarray, case: str) -> None:
-    """Re-read with SimpleITK, for a writer's mistake would also be its reader's."""
-    what = None
-    try:
-        with quiet_itk():
-            image = SimpleITK.ReadImage(str(path))
-        read = SimpleITK.GetArrayViewFromImage(image).transpose(2, 1, 0)
-        if read.shape != ids.shape or read.dtype != ids.dtype or not np.array_equal(read, ids):
-            what = "other voxels than were written"
-        # NIfTI holds float32: 1e-7 of an origin of 1 m, and what a quaternion near a half turn loses.
-        elif largest_shift_mm(ids.shape, affine_of_itk(image), affine) > 0.05 * min(spacing_of(affine)):
-            what = "another place than was written"
-    except RuntimeError:
-        what = "a file that it cannot open"
-    if what:
-        raise WriteError(
-            f"{case}: SimpleITK reads {what}, so the labels were not kept; "
-            "check the disk and that the scan's axes are at right angles",
-            code="write.verify",
-            case=case,
-        ) from None

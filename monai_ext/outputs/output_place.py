@@ -2,8 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
+
+import nibabel as nib
 
 from monai_ext.base import WriteError, case_id
+
+SCAN = "scan_sha256"  # of the scan's place and shape, see monai_ext.transforms.ReadScand
+_COMMENT = 6  # NIFTI_ECODE_COMMENT
 
 
 def place_for(folder: Path, case: str, name: str, fingerprint: str | None) -> Path:
@@ -35,10 +41,33 @@ def place_for(folder: Path, case: str, name: str, fingerprint: str | None) -> Pa
     return path
 
 
+def scan_extension(fingerprint: str | None, **table: Any) -> nib.nifti1.Nifti1Extension:
+    """Return a comment for a NIfTI's header that holds a table, and which scan the volume belongs to.
+
+    A run that is killed between a volume and its sidecar leaves the volume alone; by its header the next run knows
+    whose it is.
+    """
+    table |= {SCAN: fingerprint} if fingerprint else {}
+    return nib.nifti1.Nifti1Extension(_COMMENT, json.dumps(table).encode())
+
+
 def _fingerprint(path: Path) -> str | None:
-    sidecar = path.with_name(f"{case_id(path)}.json")
     try:
-        content = json.loads(sidecar.read_text(encoding="utf-8"))
+        content = json.loads(path.with_name(f"{case_id(path)}.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return _in_header(path)
     except (OSError, ValueError):
         return None
-    return content.get("scan_sha256") if isinstance(content, dict) else None
+    return content.get(SCAN) if isinstance(content, dict) else None
+
+
+def _in_header(path: Path) -> str | None:
+    """Return what a NIfTI says of its scan; ``None`` where it says nothing, or is no NIfTI."""
+    try:
+        for extension in nib.Nifti1Image.from_filename(path).header.extensions:
+            table = json.loads(extension.get_content()) if extension.get_code() == _COMMENT else None
+            if isinstance(table, dict) and table.get(SCAN):
+                return str(table[SCAN])
+    except Exception:  # nibabel raises many kinds for what is none; it then stays as it is
+        return None
+    return None

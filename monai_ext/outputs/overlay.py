@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +11,8 @@ from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.patheffects import AbstractPathEffect, withStroke
-from PIL import Image, UnidentifiedImageError
 
-from monai_ext.base import WriteError, check_window, replacing
+from monai_ext.base import check_picture_whole, check_window, replacing
 from monai_ext.outputs.overlay_planes import VIEWS, Plane, View, labelled_center_mm, planes_through
 
 _INCHES = 11.0  # of the longer side
@@ -69,7 +67,7 @@ def overlay_png(
     size_inches = np.multiply(legend.get_position().size, figure.get_size_inches())
     _name(legend, size_inches, present, names, colors)
     figure.text(0.012, 1 - 0.5 * _HEAD / figure.get_figheight(), title, color="white", fontsize=12, va="center")
-    with replacing(path, verify=_verify) as temporary:
+    with replacing(path, check_picture_whole) as temporary:
         FigureCanvasAgg(figure).print_png(str(temporary))
 
 
@@ -163,14 +161,3 @@ def _name(
         fontsize=8,
         transform=panel.transAxes,
     )
-
-
-def _verify(path: Path) -> None:
-    try:
-        with Image.open(path) as picture:
-            picture.load()
-    except (UnidentifiedImageError, OSError) as error:
-        raise WriteError(
-            f"{path.name}: the picture could not be read back; check the disk and run again",
-            code="write.verify",
-        ) from error

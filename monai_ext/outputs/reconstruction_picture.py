@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from monai_ext.base import replacing
+from monai_ext.base import check_picture_whole, replacing
 
 _PANELS = ("original", "visible to the encoder", "reconstructed")
 
@@ -44,5 +44,5 @@ def reconstruction_picture(
         axes[row, 0].set_ylabel(name, fontsize=11)
     if title:
         figure.suptitle(title, fontsize=12)
-    with replacing(path) as temporary:
+    with replacing(path, check_picture_whole) as temporary:
         FigureCanvasAgg(figure).print_png(str(temporary))

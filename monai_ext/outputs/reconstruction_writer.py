@@ -7,13 +7,12 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-import SimpleITK
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
-from monai_ext.base import ScanError, WriteError, check_window, replacing
-from monai_ext.outputs.output_place import place_for
-from monai_ext.volumes import quiet_itk
+from monai_ext.base import ScanError, check_window, replacing, sha256_of
+from monai_ext.outputs.output_place import place_for, scan_extension
+from monai_ext.volumes import check_read_back, nifti_image
 
 
 class ReconstructionWriter(MapTransform):
@@ -61,22 +60,18 @@ class ReconstructionWriter(MapTransform):
         return out
 
     def _write(self, case: str, hu: np.ndarray, affine: np.ndarray, told: dict[str, str]) -> None:
-        path = place_for(self.output_dir, case, f"{case}_reconstruction.nii.gz", told.get("scan_sha256"))
-        image = nib.Nifti1Image(hu, affine)
-        image.set_qform(affine, code=1)
-        image.set_sform(affine, code=1)
-        image.header.set_xyzt_units("mm")
-
-        def verify(path: Path) -> None:
-            with quiet_itk():
-                voxels = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))
-            if not np.array_equal(voxels.T, hu):
-                raise WriteError(f"{case}: read back other voxels than were written; check the disk", case=case)
-
+        fingerprint = told.get("scan_sha256")
+        path = place_for(self.output_dir, case, f"{case}_reconstruction.nii.gz", fingerprint)
+        image = nifti_image(hu, affine)
+        image.header.extensions.append(scan_extension(fingerprint, window_hu=list(self.window)))
         about = {"case": case, "file": path.name, "window_hu": list(self.window)}
         about |= told
-        # The volume takes its place first: a sidecar alone would promise what is not there.
-        with replacing(path.with_name(f"{case}_reconstruction.json")) as written:
+        # The volume takes its place first: a sidecar alone would promise what is not there. Its checksum in the
+        # sidecar tells whether the two belong together.
+        with (
+            replacing(path.with_name(f"{case}_reconstruction.json")) as written,
+            replacing(path, lambda temporary: check_read_back(temporary, hu, affine, case)) as temporary,
+        ):
+            nib.save(image, temporary)
+            about["sha256"] = sha256_of(temporary)
             written.write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-            with replacing(path, verify) as temporary:
-                nib.save(image, temporary)

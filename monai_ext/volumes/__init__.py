@@ -8,9 +8,11 @@ from monai_ext.volumes.dicom_quiet import quiet_pydicom
 from monai_ext.volumes.found_inputs import PICTURE_ENDINGS, FoundInput, find_inputs
 from monai_ext.volumes.found_scans import FoundScan, find_scans
 from monai_ext.volumes.found_series import FoundSeries, find_series
+from monai_ext.volumes.nifti_image import nifti_image
 from monai_ext.volumes.phantoms import PHANTOM_LABELS, Phantom, phantom_torso, write_phantoms
 from monai_ext.volumes.prepare import prepare
 from monai_ext.volumes.prepare_summary import PrepareSummary
+from monai_ext.volumes.read_back import check_read_back
 from monai_ext.volumes.read_itk import affine_of_itk, quiet_itk
 from monai_ext.volumes.read_picture import read_mask, read_picture
 from monai_ext.volumes.read_scan import read_header, read_labels, read_scan
@@ -48,6 +50,7 @@ __all__ = [
     "affine_of_itk",
     "body_mask",
     "check_affine",
+    "check_read_back",
     "check_relax",
     "end_readers",
     "find_body",
@@ -55,6 +58,7 @@ __all__ = [
     "find_scans",
     "find_series",
     "largest_shift_mm",
+    "nifti_image",
     "open_series",
     "phantom_torso",
     "prepare",

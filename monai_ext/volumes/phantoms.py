@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from monai_ext.base import SettingError, derive_seed, replacing
+from monai_ext.base import SettingError, case_id, derive_seed, replacing
+from monai_ext.volumes.nifti_image import nifti_image
 from monai_ext.volumes.phantom_chest import paint_heart, paint_lungs
 from monai_ext.volumes.phantom_gut import paint_gut
 from monai_ext.volumes.phantom_organs import (
@@ -23,6 +25,7 @@ from monai_ext.volumes.phantom_organs import (
 from monai_ext.volumes.phantom_patient import Patient, draw_patient
 from monai_ext.volumes.phantom_shapes import Canvas
 from monai_ext.volumes.phantom_trunk import Trunk, paint_body, paint_cage, paint_spine
+from monai_ext.volumes.read_back import check_read_back
 
 PHANTOM_LABELS: dict[int, str] = {
     1: "liver",
@@ -174,11 +177,9 @@ def write_phantoms(
             name = f"phantom_{section}_{number:02d}.nii.gz"
             phantom = phantom_torso(derive_seed(seed, section, number), shape, spacing_mm)
             for part, voxels in (("images", phantom.hu), ("labels", phantom.labels)):
-                image = nib.Nifti1Image(voxels, phantom.affine)
-                image.set_qform(phantom.affine, code=1)
-                image.set_sform(phantom.affine, code=1)
-                with replacing(folder / part / name) as temporary:
-                    nib.save(image, temporary)
+                check = partial(check_read_back, voxels=voxels, affine=phantom.affine, case=case_id(name))
+                with replacing(folder / part / name, check) as temporary:
+                    nib.save(nifti_image(voxels, phantom.affine), temporary)
             lists[section].append({"image": f"images/{name}", "label": f"labels/{name}"})
     names = {"0": "background"} | {str(number): name for number, name in PHANTOM_LABELS.items()}
     with replacing(folder / "dataset.json") as temporary:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from monai_ext.base import ScanError, SettingError, StoreError, WriteError
+from monai_ext.base import ScanError, SettingError, StoreError, WriteError, remove_leftovers
 from monai_ext.volumes.checks import SPACING_MM
 from monai_ext.volumes.prepare_cluster import check_scheduler
 from monai_ext.volumes.prepare_ids import assign_ids, called_apart, root_mark
@@ -17,7 +17,6 @@ from monai_ext.volumes.prepare_sources import but_labels, find_sources
 from monai_ext.volumes.prepare_summary import PrepareSummary, summary_of
 from monai_ext.volumes.relaxing import check_relax
 from monai_ext.volumes.store_heads import has_whole_sidecar, stored_sources
-from monai_ext.volumes.store_write import remove_leftovers
 
 
 def prepare(

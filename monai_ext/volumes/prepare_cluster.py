@@ -16,7 +16,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from monai_ext._version import __version__
-from monai_ext.base import SettingError, StoreError
+from monai_ext.base import SettingError, StoreError, hold
 from monai_ext.volumes.prepare_pool import interrupts_held
 from monai_ext.volumes.store_lock import locked
 
@@ -148,6 +148,7 @@ def _check_workers(client: Any, store: Path) -> None:
         locked(store, "workers"),
         tempfile.NamedTemporaryFile(dir=store, prefix=".writing-", suffix="-workers") as mark,
     ):
+        hold(mark.fileno())
         for worker, sees in client.run(os.path.exists, mark.name, on_error="return").items():
             if sees is not True:
                 raise StoreError(

@@ -1,6 +1,5 @@
 """Adding volumes to a store: whole or not at all, and side by side with other writers."""
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,8 +13,6 @@ from monai_ext.volumes.store_chunks import ChunkReader, describe_chunks, write_c
 from monai_ext.volumes.store_lock import locked
 from monai_ext.volumes.store_record import ChunkedData, LabelSource, Origin, StoreRecord, Triple, pack_voxels
 from monai_ext.volumes.store_sidecar import data_path, read_record, record_text, sidecar_path
-
-_ABANDONED_S = 24 * 3600  # no file takes a day to write
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,24 +129,6 @@ def remove_volume(folder: Path, volume_id: str) -> None:
         data_path(folder, volume_id, kind).unlink(missing_ok=True)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files of writers that were killed; those of living writers are locked and stay.
-
-    Where the file system knows no locks, nobody can tell; files then stay for a day.
-    """
-    for leftover in sorted(folder.glob(".writing-*")):
-        with locked(folder, _id_of(leftover), wait=False) as free:
-            if free or (free is None and _is_old(leftover)):
-                leftover.unlink(missing_ok=True)
-
-
-def _is_old(path: Path) -> bool:
-    try:
-        return time.time() - path.stat().st_mtime > _ABANDONED_S
-    except FileNotFoundError:  # its writer has renamed it meanwhile
-        return False
-
-
 def _write_data(folder: Path, volume_id: str, kind: str, voxels: np.ndarray) -> ChunkedData:
     described: list[ChunkedData] = []
 
@@ -171,15 +150,6 @@ def _write_data(folder: Path, volume_id: str, kind: str, voxels: np.ndarray) -> 
     with replacing(data_path(folder, volume_id, kind), verify) as temporary:
         write_chunks(temporary, voxels)
     return described[0]
-
-
-def _id_of(leftover: Path) -> str:
-    # ".writing-<random>-<file name>", as base.replacing names them.
-    name = leftover.name.split("-", 2)[-1]
-    for ending in (".json", ".label.b2nd", ".b2nd"):
-        if name.endswith(ending):
-            return name.removesuffix(ending)
-    return name
 
 
 def _triple(values: tuple[int, ...]) -> Triple:

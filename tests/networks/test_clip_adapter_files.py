@@ -7,7 +7,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import monai_ext
-from monai_ext.base import WeightsError, WriteError
+from monai_ext.base import WeightsError, WriteError, write_digest
 from monai_ext.networks import (
     AAClip,
     PromptTable,
@@ -119,6 +119,7 @@ def rewritten(path, tensors=None, **texts):
     with safe_open(path, "pt") as file:
         metadata = {**file.metadata(), **texts}
     save_file({**load_file(path), **(tensors or {})}, path, {key: text for key, text in metadata.items() if text})
+    write_digest(path)  # whoever changes it on purpose makes the checksum anew
 
 
 @pytest.mark.parametrize(
@@ -163,7 +164,7 @@ def test_nothing_half_written_remains(random_aa_clip, tmp_path, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("safetensors.torch.save_file", full)
+    monkeypatch.setattr("safetensors.torch.save", full)
     with pytest.raises(WriteError, match=r"a.safetensors: could not be written"):
         save_adapters(random_aa_clip, tmp_path / "a.safetensors")
     assert list(tmp_path.iterdir()) == []

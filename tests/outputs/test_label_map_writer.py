@@ -1,5 +1,6 @@
 """The writer at the end of inference: the scan's own grid, one folder a case, no overwriting."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -119,6 +120,23 @@ def test_files_of_unknown_origin_are_not_overwritten(tmp_path, sidecar):
     with pytest.raises(WriteError, match="another scan"):
         LabelMapWriter("pred", tmp_path, NAMES)({"pred": tensor(logits())})
     assert (tmp_path / "case_7" / "case_7_seg.nii.gz").read_bytes() == b"someone's work"
+
+
+def test_a_run_killed_before_the_sidecar_is_repeated_and_keeps_others_out(tmp_path):
+    writer, folder = LabelMapWriter("pred", tmp_path, NAMES), tmp_path / "case_7"
+    writer({"pred": tensor(logits())})
+    whole = {path.name: path.read_bytes() for path in folder.iterdir()}
+    (folder / "case_7_seg.json").unlink()
+    with pytest.raises(WriteError, match="another scan"):
+        writer({"pred": tensor(logits(), fingerprint="cd")})
+    writer({"pred": tensor(logits())})
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == whole
+
+
+def test_the_sidecar_tells_whether_the_volume_is_the_one_it_describes(tmp_path):
+    LabelMapWriter("pred", tmp_path, NAMES)({"pred": tensor(logits())})
+    told = json.loads((tmp_path / "case_7" / "case_7_seg.json").read_text())
+    assert told["sha256"] == hashlib.sha256((tmp_path / "case_7" / "case_7_seg.nii.gz").read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize("case", ["..", "../up", "/abs", "a/b", "a\\b", ".", "line\nbreak", "nul\0"])

@@ -1,5 +1,6 @@
 """Reconstructions in HU on the scan's grid, and that no scan's takes another one's place."""
 
+import hashlib
 import json
 
 import nibabel as nib
@@ -32,6 +33,7 @@ def test_hu_and_sidecar(tmp_path):
         "file": "ct_reconstruction.nii.gz",
         "window_hu": [-100.0, 300.0],
         "scan_sha256": "aa" * 32,
+        "sha256": hashlib.sha256((tmp_path / "ct" / "ct_reconstruction.nii.gz").read_bytes()).hexdigest(),
     }
 
 

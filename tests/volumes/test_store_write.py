@@ -5,20 +5,19 @@ import fcntl
 import multiprocessing
 import os
 import time
-import zlib
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from monai_ext.base import StoreError, WriteError
+from monai_ext.base import StoreError, WriteError, remove_leftovers
 from monai_ext.volumes import Body, VolumeStore
 from monai_ext.volumes import store_write as module
 from monai_ext.volumes.store_chunks import describe_chunks, write_chunks
 from monai_ext.volumes.store_index_file import INDEX
 from monai_ext.volumes.store_lock import LOCK
-from monai_ext.volumes.store_write import NewVolume, remove_leftovers, write_volume
+from monai_ext.volumes.store_write import NewVolume, write_volume
 
 SHAPE = (37, 41, 29)
 
@@ -167,8 +166,8 @@ def test_leftovers_of_the_dead_go_and_those_of_the_living_stay(tmp_path):
     reading, writing = os.pipe()
 
     def living() -> None:
-        with (tmp_path / LOCK).open("ab") as handle:
-            fcntl.lockf(handle, fcntl.LOCK_EX, 1, zlib.crc32(b"living"))
+        with (tmp_path / ".writing-0a1b2c3d-living.label.b2nd").open("ab") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
             os.write(writing, b"x")
             os.read(stop, 1)
 
@@ -191,6 +190,7 @@ def test_file_system_without_locks_is_written_all_the_same(tmp_path, monkeypatch
     def no_locks(*args: object) -> None:
         raise OSError(errno.ENOLCK, "no locks")
 
+    monkeypatch.setattr(fcntl, "flock", no_locks)
     monkeypatch.setattr(fcntl, "lockf", no_locks)
     monkeypatch.setattr(fcntl, "fcntl", no_locks)
     write_volume(tmp_path, new_volume("a", 1))

@@ -125,7 +125,7 @@ PACKED: dict[str, Callable[[bytes], bytes]] = {
     "of nothing": lambda content: gzip.compress(b""),
     "bzip2": lambda content: b"BZh9" + content,
     "method unknown": lambda content: b"\x1f\x8b\x07" + gzip.compress(content)[3:],
-    "bomb behind the header": lambda content: gzip.compress(content[:352] + bytes(1 << 28)),
+    "bomb behind the header": lambda content: gzip.compress(content[:352] + bytes(1 << 26)),
     "bomb of a scan": of_size(950),
 }
 PLAIN: dict[str, Callable[[Any], bytes]] = {

@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-MUTATIONS = {"quick": 12, "full": 400}
+MUTATIONS = {"quick": 10, "full": 400, "torch": 100}  # of each file; to fork what holds torch is slow
 Edit = tuple[str, float, int]
 # A place as a share of the file; the header is where most goes wrong, so half of the places lie there.
 EDITS = st.lists(
@@ -137,7 +137,8 @@ def dicom_says(content: bytes) -> tuple[list[float], float, list[float], list[fl
 @pytest.fixture
 def examples(request: pytest.FixtureRequest) -> settings:
     """How many mutations of one file are tried; derived, so that each run tries the same."""
-    count = MUTATIONS["full" if request.config.getoption("--full") else "quick"]
+    slow = "torch" if request.node.originalname in ("test_png", "test_weights") else "full"
+    count = MUTATIONS[slow if request.config.getoption("--full") else "quick"]
     return settings(
         max_examples=count, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
     )
