@@ -9,6 +9,7 @@ from PIL import Image
 
 from monai_ext.base import InputError, LabelError, ScanError
 from monai_ext.base.pictures import MAX_PIXELS, PICTURE_FORMATS, check_mask_format, check_mask_size
+from monai_ext.volumes.png_chunks import chunks_are_whole
 from monai_ext.volumes.reading_limits import allow
 
 MASK_KINDS = 16  # different values of a mask: kinds of defects are few, lossy compression makes many
@@ -77,6 +78,8 @@ def _opened(path: Path, case: str, what: str, kind: type[InputError]) -> Iterato
         # Only the header is read before the size is known.
         with Image.open(path, formats=PICTURE_FORMATS) as image:
             _check_header(image, case, what, kind)
+            if image.format == "PNG" and not chunks_are_whole(path):
+                raise _unreadable(path, case, what, kind)
             image.load()
             _check_upright(image, case, what, kind)
             yield image
@@ -94,12 +97,16 @@ def _opened(path: Path, case: str, what: str, kind: type[InputError]) -> Iterato
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large(case, what, kind) from error
     except Exception as error:  # Pillow's decoders raise many types for a damaged file
-        raise kind(
-            f"{case}: the {what} {path.name} is truncated or damaged, or none of {', '.join(PICTURE_FORMATS)}; "
-            "copy it again or convert it",
-            code=f"{what}.unreadable",
-            case=case,
-        ) from error
+        raise _unreadable(path, case, what, kind) from error
+
+
+def _unreadable(path: Path, case: str, what: str, kind: type[InputError]) -> InputError:
+    return kind(
+        f"{case}: the {what} {path.name} is truncated or damaged, or none of {', '.join(PICTURE_FORMATS)}; "
+        "copy it again or convert it",
+        code=f"{what}.unreadable",
+        case=case,
+    )
 
 
 def _check_header(image: Image.Image, case: str, what: str, kind: type[InputError]) -> None:

@@ -42,6 +42,7 @@ from monai_ext.volumes.reading_worker import serve
 serve(**told)
 """
 _START_S = 120.0  # imports on a loaded machine with a cold disk
+_STEP_S = 1.0
 _MOST_ANSWER = 2**26  # the names and places of a hundred thousand files
 _MOST_SECONDS = 1e5
 _ERRORS: dict[str, type[InputError]] = {kind.__name__: kind for kind in (ScanError, GeometryError, LabelError)}
@@ -86,7 +87,7 @@ class ReadingProcess:
             theirs.close()
             os.close(life)
         try:
-            ready = self._message(time.monotonic() + _START_S)
+            ready = self._message(_Patience(_START_S))
         except (_Hung, _Broken):
             ready = None
         except BaseException:
@@ -156,24 +157,24 @@ class ReadingProcess:
     def _answer(self, request: dict[str, Any], memory: int, limits: ReadLimits) -> dict[str, Any]:
         content = json.dumps(request).encode("ascii")
         start = LENGTH.pack(len(content))
-        deadline = time.monotonic() + WALL_FACTOR * limits.seconds
+        patience = _Patience(WALL_FACTOR * limits.seconds)
         try:
             sent = socket.send_fds(self._line, [start], [memory])
             self._line.sendall(start[sent:] + content)
         except OSError:
             raise _Broken from None
-        while "seconds" in (answer := self._message(deadline)):
+        while "seconds" in (answer := self._message(patience)):
             more = answer["seconds"]
             if not isinstance(more, int | float) or not 0 <= more < _MOST_SECONDS:
                 raise _Broken
-            deadline += WALL_FACTOR * more
+            patience.seconds += WALL_FACTOR * more
         return answer
 
-    def _message(self, deadline: float) -> dict[str, Any]:
-        (size,) = LENGTH.unpack(self._exactly(LENGTH.size, deadline))
+    def _message(self, patience: "_Patience") -> dict[str, Any]:
+        (size,) = LENGTH.unpack(self._exactly(LENGTH.size, patience))
         if size > _MOST_ANSWER:
             raise _Broken
-        content = self._exactly(size, deadline)
+        content = self._exactly(size, patience)
         try:
             message = json.loads(content)
         except (ValueError, RecursionError):
@@ -182,15 +183,12 @@ class ReadingProcess:
             raise _Broken
         return message
 
-    def _exactly(self, size: int, deadline: float) -> bytes:
+    def _exactly(self, size: int, patience: "_Patience") -> bytes:
         content = bytearray()
         watch = select.poll()
         watch.register(self._line, select.POLLIN)
         while len(content) < size:
-            left = deadline - time.monotonic()
-            # At least a look: while this process was stopped, the clock went on and the answer may have come.
-            if not watch.poll(max(0, math.ceil(1000 * left))):
-                raise _Hung
+            patience.wait(watch)
             try:
                 piece = self._line.recv(size - len(content))
             except OSError:
@@ -229,6 +227,32 @@ class ReadingProcess:
         life, self._life = self._life, -1
         if life >= 0:
             os.close(life)
+
+
+class _Patience:
+    """Seconds to wait that go on while this process runs: the time in which it, or its machine, stood still is not any.
+
+    Attributes:
+        seconds: that are left.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def wait(self, watch: select.poll) -> None:
+        """Wait until there is something to read.
+
+        Raises:
+            _Hung: no seconds are left.
+        """
+        while True:
+            step, started = min(max(self.seconds, 0.0), _STEP_S), time.monotonic()
+            found = watch.poll(math.ceil(1000 * step))
+            self.seconds -= min(time.monotonic() - started, _STEP_S)
+            if found:
+                return
+            if self.seconds <= 0:
+                raise _Hung
 
 
 class _Hung(Exception):  # noqa: N818

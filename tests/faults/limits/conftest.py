@@ -46,6 +46,11 @@ def sleep(**told):
     time.sleep(1000)
 
 
+def slow(**told):
+    time.sleep(1.5)
+    return None, CT
+
+
 def eat(**told):
     while True:
         KEPT.append(bytearray(2**26))
@@ -108,7 +113,8 @@ def by_name(**told):
 TASKS = {
     "good": lambda **told: ({"pid": os.getpid()}, CT),
     "objects": lambda **told: (None, CT.astype("M8[s]")),
-    **{task.__name__: task for task in (crash, abort, leave, spin, sleep, eat, odd_error, write_much, short, pickled)},
+    **{task.__name__: task for task in (crash, abort, leave, spin, sleep, slow, eat, odd_error)},
+    **{task.__name__: task for task in (write_much, short, pickled)},
     "still_writable": still_writable,
     "text": raw(b"SENTINEL" * 5),
     "huge": raw((2**62).to_bytes(8, "little")),

@@ -62,7 +62,9 @@ LIES = ("text", "huge", "no_json", "deep", "list", "odd_class", "odd_shape", "od
 
 
 def outcome_of(caught: ScanError, seconds: float) -> str:
-    return "caught" if caught.case == "case_7" and "SENTINEL" not in str(caught) and seconds < 10 else "silent"
+    if seconds >= 10:
+        return "hung"
+    return "caught" if caught.case == "case_7" and "SENTINEL" not in str(caught) else "silent"
 
 
 QUICK = ("crash", "spin", "eat", "good_again", "short", "pickled")  # each costs a start of Python
@@ -77,6 +79,7 @@ def test_whatever_the_reader_does_is_one_sentence(ask, task, record_property, ca
         np.testing.assert_array_equal(ask("good")[1].ravel(), np.arange(24))
         return
     told = {"folder": str(tmp_path / "made")} if task == "pickled" else {}
+    ask("good")  # ten seconds count from when a process has started
     started = time.monotonic()
     with pytest.raises(ScanError) as caught:
         ask(task, SMALL if task == "eat" else LIMITS, **told)
@@ -109,6 +112,15 @@ def test_interrupted_in_the_middle_the_answer_is_not_taken_for_that_to_the_next_
         threading.Timer(0.3, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT]).start()
         ask("sleep", ReadLimits(seconds=5, most_bytes=2**29, base_bytes=2**29))
     np.testing.assert_array_equal(ask("good")[1].ravel(), np.arange(24))
+
+
+def test_the_process_that_asks_may_be_stopped_meanwhile(ask):
+    """SIGSTOP for longer than the reader may take, while the answer waits: it is taken all the same."""
+    stopping = f"import os, signal, time; os.kill({os.getpid()}, signal.SIGSTOP); time.sleep(4); "
+    stopping += f"os.kill({os.getpid()}, signal.SIGCONT)"
+    stopper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(0.3); " + stopping])
+    np.testing.assert_array_equal(ask("slow", ReadLimits(0.5, 2**29, 2**29))[1].ravel(), np.arange(24))
+    assert stopper.wait() == 0
 
 
 def test_a_batch_goes_on_beside_scans_that_crash_hang_and_eat(

@@ -29,7 +29,7 @@ READERS = {
 
 
 class Limited:
-    """Calls readers in a process of their own, at most 10 s each and 1.5 GiB beyond what is loaded."""
+    """Calls readers in a process of their own: 10 s of computing, 60 s of waiting, 1.5 GiB beyond what is loaded."""
 
     def __init__(self, *, full: bool) -> None:
         self.all = full  # to fork a process that holds torch takes half a second
@@ -102,7 +102,8 @@ def judged(record_property: Callable[[str, object], None]) -> Callable[..., str]
         told = found.message + found.printed
         assert not any(secret in told for secret in ("SENTINEL", *secrets)), told
         assert "\n" not in found.message
-        assert not found.printed
+        if family != "checkpoints":  # of which it is said that no checksum lies beside them
+            assert not found.printed
         return found.code
 
     return judge

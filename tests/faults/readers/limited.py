@@ -16,6 +16,7 @@ import time
 from typing import Any, BinaryIO
 
 MEMORY_BYTES = 3 << 29  # beyond what the loaded libraries take
+WAIT_FACTOR = 6  # of the time that is waited to the time that is computed: the machine may have other work
 
 
 def main() -> None:
@@ -38,12 +39,13 @@ def _limited(function: Any, seconds: float, args: tuple, options: dict) -> dict[
         child = os.fork()
         if not child:
             os.close(reading)
+            resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds)))
             _in_child(function, args, options, writing, printed)
         os.close(writing)
-        found = _read_all(reading, child, seconds)
+        found = _read_all(reading, child, WAIT_FACTOR * seconds)
         _, status = os.waitpid(child, 0)
         answer: dict[str, Any] = {"kind": "killed", "signal": os.WTERMSIG(status)} if os.WIFSIGNALED(status) else {}
-        if found is None:
+        if found is None or answer.get("signal") == signal.SIGXCPU:
             answer = {"kind": "hung"}
         elif not answer:
             answer = pickle.loads(found)
@@ -52,7 +54,7 @@ def _limited(function: Any, seconds: float, args: tuple, options: dict) -> dict[
 
 
 def _read_all(reading: int, child: int, seconds: float) -> bytes | None:
-    """Return what the child sends, ``None`` when its time is up."""
+    """Return what the child sends, ``None`` when the time to wait is up."""
     pieces, end = [], time.monotonic() + seconds
     with os.fdopen(reading, "rb", buffering=0) as pipe:
         while True:

@@ -38,8 +38,8 @@ def turned(kind: str, orientation: int) -> bytes:
     return saved(GREY, kind, exif=exif)
 
 
-def flipped(content: bytes, place: int) -> bytes:
-    return content[:place] + bytes([content[place] ^ 0x10]) + content[place + 1 :]
+def flipped(content: bytes, place: int, bit: int = 0x10) -> bytes:
+    return content[:place] + bytes([content[place] ^ bit]) + content[place + 1 :]
 
 
 LINES = b"".join(b"\0" + bytes(31) for _ in range(23))
@@ -53,6 +53,8 @@ PICTURES: dict[str, bytes] = {
     "half a TIFF": saved(GREY, "TIFF")[:300],
     "half a WebP": saved(GREY, "WEBP")[:100],
     "checksum of the header": flipped(saved(GREY), 30),
+    # Found by mutation: Pillow looks for the pixels a byte late, compares no checksum, and shows what it gets.
+    "length and bits of the pixels": flipped(flipped(saved(GREY), 36, 1), len(saved(GREY)) // 2, 1),
     "bits of the pixels": flipped(saved(GREY), 200),
     "GIF": saved(GREY, "GIF"),
     "too few lines": png(31, 23, chunk(b"IDAT", zlib.compress(LINES[:300]))),
