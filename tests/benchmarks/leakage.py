@@ -17,6 +17,7 @@ import argparse
 import json
 import os
 import resource
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -233,19 +234,26 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def tell(part: str, **row: Any) -> None:
+    """Print what is known so far as one line: ten thousand volumes take most of an hour."""
+    print(json.dumps({"part": part, **row}), file=sys.stderr, flush=True)
+
+
 def bench(root: Path, volumes: int, jobs: int, ct: Path | None) -> dict[str, Any]:
     """Make everything, search, and count."""
     started = time.perf_counter()
     training, truth = corpus(root, volumes, jobs)
     made = time.perf_counter()
+    tell("made", volumes=len(training.entries), copies=len(truth), seconds=round(made - started))
     test = manifest("test", [f"test/{name}.nii.gz" for name in truth], "test")
     cache = root / "fingerprints"
     settings: dict[str, Any] = {"first_root": root, "jobs": jobs, "cache": cache, "threshold": LOW, "progress": True}
     summary = find_leakage(training, test, **settings)
     searched = time.perf_counter()
-    alone = find_leakage(training, **settings)
     wrong = [pair.score for pair in summary.pairs if pair.first.id != truth[pair.second.id][1]]
     kinds = score(summary, truth)
+    tell("two lists", kinds=kinds, highest_score_of_different_patients=max(wrong, default=None))
+    alone = find_leakage(training, **settings)
     planted = [kinds[kind] for kind in KINDS]
     result = {
         "volumes": volumes,
