@@ -18,10 +18,12 @@ def verify(store: Annotated[Path, _STORE], workers: Annotated[int | None, _WORKE
 
     Example: python -m monai_ext store verify store
 
-    Exit code: 0 all is whole, 1 something is damaged, 2 no store, 130 interrupted.
+    Exit code: 0 all is whole, 1 something is damaged, 2 no store or an empty
+    one, 130 interrupted.
     """
     from rich.console import Console
 
+    from monai_ext.base import StoreError
     from monai_ext.volumes import verify_store
 
     try:
@@ -29,6 +31,11 @@ def verify(store: Annotated[Path, _STORE], workers: Annotated[int | None, _WORKE
     except KeyboardInterrupt as error:
         typer.echo("\ninterrupted: not everything was compared", err=True)
         raise typer.Exit(130) from error
+    if not summary.volumes:  # as likely as not another folder than was meant
+        raise StoreError(
+            f"{store.absolute().name}: no volume lies there, so nothing was compared; give the folder of prepare",
+            code="store.empty",
+        )
     Console().print(summary.table())
     if summary.damages:
         typer.echo(summary.way_out())

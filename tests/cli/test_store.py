@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from monai_ext.base import StoreError
 from monai_ext.cli.store import store as app
+from monai_ext.cli.store_verify import verify
 from monai_ext.volumes import Origin, VolumeStore, store_info, verify_store
 from monai_ext.volumes.store_record import LabelSource
 
@@ -132,7 +134,9 @@ def test_info_prints_tables_or_json(folder):
     assert json.loads(output) == store_info(folder).content
 
 
-def test_an_empty_store_has_info(tmp_path):
+def test_an_empty_store_has_info_and_is_not_called_whole(tmp_path):
     assert store_info(tmp_path).content["volumes"] == 0
     assert run("info", tmp_path)[0] == 0
-    assert run("verify", tmp_path)[0] == 0
+    with pytest.raises(StoreError, match=f"^{tmp_path.name}: no volume lies there") as caught:
+        verify(tmp_path)
+    assert caught.value.code == "store.empty"
