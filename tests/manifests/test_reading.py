@@ -45,6 +45,7 @@ BAD_ENTRIES = {
     "long id": ({**ENTRY, "id": "a" * 121}, "manifest.id", "at most 120 characters"),
     "line break after the id": ({**ENTRY, "id": "a\n"}, "manifest.id", "id is 'a\\n'; give a plain name"),
     "control character of 8 bits": ({**ENTRY, "id": "a\x9b31m"}, "manifest.id", "id is 'a\\x9b31m'; give a plain name"),
+    "order of writing reversed": ({**ENTRY, "id": "a\u202eb"}, "manifest.id", "id is 'a\\u202eb'; give a plain name"),
     "line break after the path": ({**ENTRY, "image": "a.nii\n"}, "manifest.path", "control character"),
     "line break after the patient": ({**ENTRY, "group": "p3\n"}, "manifest.group", "group is 'p3\\n'; give"),
     "line break after the checksum": ({**ENTRY, "sha256": "0f" * 32 + "\n"}, "manifest.sha256", "give 64 lower-case"),
@@ -180,6 +181,7 @@ def test_what_is_wrong_between_entries_is_told_for_each(good, write_json):
         ({"name": "broken\n"}, r"name: 'broken\\n' does not match"),
         ({"name": "no name"}, r"name: 'no name' does not match"),
         ({"labels": {"spleen": 1}}, r"labels: "),
+        ({"labels": {"0": "background", "00": "spleen"}}, r"labels: "),
     ],
 )
 def test_a_wrong_head_is_refused(good, write_json, change, sentence):
