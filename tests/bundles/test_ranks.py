@@ -137,6 +137,7 @@ def test_resumed_ranks_end_with_the_weights_of_the_uninterrupted_run(
         assert ours == pytest.approx(whole, rel=1e-6)  # the mean of an interrupted epoch is that of all of it
 
 
+@pytest.mark.full
 def test_an_error_on_one_rank_ends_both_with_one_sentence(
     tmp_path: Path, store: Path, pretrain: dict[str, Any]
 ) -> None:
@@ -163,6 +164,7 @@ def finetuning(phantoms: Path, tmp_path_factory: pytest.TempPathFactory, finetun
     return folder
 
 
+@pytest.mark.full
 def test_ranks_fine_tune_one_model_on_different_crops(finetuning: Path) -> None:
     one, two = seen(finetuning)
     assert same(one["after"], two["after"])
@@ -172,6 +174,7 @@ def test_ranks_fine_tune_one_model_on_different_crops(finetuning: Path) -> None:
         assert same(ours["gradients"], theirs["gradients"])
 
 
+@pytest.mark.full
 def test_validation_scores_every_ranks_cases_as_one_rank_does(
     finetuning: Path, phantoms: Path, finetune: dict[str, Any], tmp_path: Path
 ) -> None:

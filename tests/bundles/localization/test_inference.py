@@ -47,9 +47,30 @@ def grid(codes: str, turn: np.ndarray) -> tuple[np.ndarray, tuple[int, int, int]
     return turned.affine, turned.shape
 
 
-@pytest.mark.parametrize("codes", ["RAS", "LPS", "SAL"])
-@pytest.mark.parametrize("turn", [np.eye(3), OBLIQUE], ids=["straight", "oblique"])
-@pytest.mark.parametrize("views", [["axial"], ["axial", "coronal", "sagittal"]], ids=["one", "three"])
+# Each orientation, tilt and number of views is among those that always run.
+QUICK = {
+    ("RAS", "oblique", "one"),
+    ("LPS", "straight", "three"),
+    ("SAL", "oblique", "three"),
+    ("LPS", "oblique", "one"),
+}
+
+
+@pytest.mark.parametrize(
+    ("codes", "turn", "views"),
+    [
+        pytest.param(
+            codes,
+            turn,
+            views,
+            id=f"{many}-{tilt}-{codes}",
+            marks=() if (codes, tilt, many) in QUICK else pytest.mark.full,
+        )
+        for codes in ("RAS", "LPS", "SAL")
+        for tilt, turn in (("straight", np.eye(3)), ("oblique", OBLIQUE))
+        for many, views in (("one", ["axial"]), ("three", ["axial", "coronal", "sagittal"]))
+    ],
+)
 def test_a_ball_is_found_where_it_was_put(
     run_flow: Run,
     mirror: dict[str, Any],
