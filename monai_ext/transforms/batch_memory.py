@@ -37,8 +37,7 @@ def claim_memory(name: Hashable, shape: tuple[int, ...], dtype: torch.dtype) -> 
 class BatchMemory:
     """Where the batches of one loader's process lie: memory that is used again once nobody holds the batch in it.
 
-    New memory for a batch of eight crops of 96^3 is 7000 pages, and the system's time to find and clear them is a third
-    of everything that is done for the crops.
+    New memory for a batch of eight crops of 96^3 is up to 7000 pages, which the system has to find and clear.
 
     Attributes:
         moved: keys that are offered no memory, for a transform after the one that filled it puts another tensor there.

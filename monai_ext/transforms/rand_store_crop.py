@@ -74,16 +74,20 @@ class RandStoreCrop(Randomizable, Transform):
 
     def randomize(self, data: StoreRecord) -> None:
         """Draw the crop's first voxel; negative where the volume is padded before it."""
-        spare = np.subtract(data.shape, self.size)
         # Three numbers for every crop, whatever its kind, so that one volume's draw does not shift the next.
         body, pick, anywhere = self.R.random(), self.R.random(), self.R.random(3)
-        if body < self.body_ratio:
-            centre = data.body_voxels[int(pick * len(data.body_voxels))]
-            start = np.clip(centre - np.array(self.size) // 2, 0, np.maximum(spare, 0))
-        else:
-            start = np.floor(anywhere * (np.maximum(spare, 0) + 1)).astype(int)
-        x, y, z = np.where(spare < 0, np.floor_divide(spare, 2), start)
-        self.start = int(x), int(y), int(z)
+        centre = data.body_voxels[int(pick * len(data.body_voxels))].tolist() if body < self.body_ratio else None
+        start = []
+        for axis, (extent, edge) in enumerate(zip(data.shape, self.size, strict=True)):
+            spare = extent - edge
+            if spare < 0:
+                start.append(spare // 2)
+            elif centre is None:
+                start.append(int(anywhere[axis] * (spare + 1)))
+            else:
+                start.append(min(max(centre[axis] - edge // 2, 0), spare))
+        x, y, z = start
+        self.start = x, y, z
 
     def __call__(
         self,
@@ -136,7 +140,7 @@ class RandStoreCrop(Randomizable, Transform):
 
 
 class _Spare(threading.local):
-    """Memory for stored voxels until they are in a crop: new memory for each takes as long as a third of unpacking."""
+    """Memory for stored voxels until they are in a crop, for new memory has to be found and cleared."""
 
     memory = np.empty(0, np.uint8)
 
