@@ -9,7 +9,7 @@ from contextlib import suppress
 from multiprocessing.connection import wait
 from typing import Any, Protocol
 
-from monai.data import DataLoader, list_data_collate
+from monai.data import DataLoader
 from torch.utils.data import Dataset, Sampler
 
 from monai_ext.base import RunError, SettingError, is_number, leave_stopping_to_the_run
@@ -17,6 +17,7 @@ from monai_ext.engines.draws import Draw
 from monai_ext.engines.ended_workers import WorkerWatch
 from monai_ext.engines.watched_samples import DrawNotes, Troubles, UsableBatch, WatchedSamples, name_of
 from monai_ext.handlers import Finding, Quarantine
+from monai_ext.transforms import collate_placed
 
 _ATTEMPTS = 10_000
 _STRIKES = 2  # what ended a process once may have met it by chance
@@ -150,7 +151,7 @@ class SupervisedLoader(DataLoader):
             sampler=self.course,
             batch_size=batch_size,
             timeout=worker_timeout if num_workers else 0,
-            collate_fn=UsableBatch(list_data_collate),
+            collate_fn=UsableBatch(collate_placed),
             pin_memory=pin_memory,
             persistent_workers=persistent_workers,
             worker_init_fn=leave_stopping_to_the_run,

@@ -14,6 +14,7 @@ from monai_ext.base import LabelError, ScanError, StoreError, case_id
 from monai_ext.engines.draws import Draw
 from monai_ext.engines.scans import causes, plain_errors
 from monai_ext.engines.steps import plain_tensor
+from monai_ext.transforms import BatchMemory, PlacedBatch
 
 
 class Trouble:
@@ -77,11 +78,15 @@ class WatchedSamples(Dataset[Any]):
     """
 
     def __init__(self, dataset: Dataset[Any], notes: DrawNotes) -> None:
-        self.dataset, self.notes = dataset, notes
+        self.dataset, self.notes, self.memory = dataset, notes, BatchMemory()
 
     def __len__(self) -> int:
         """Return the number of scans."""
         return len(self.dataset)  # type: ignore[arg-type]
+
+    def __getitems__(self, draws: list[Draw]) -> PlacedBatch:
+        """Return the samples of one batch, whose memory their transforms are offered."""
+        return PlacedBatch(len(draws), self.memory).fill(self.__getitem__, draws)
 
     def __getitem__(self, draw: Draw) -> Any:
         """Return the sample, or what is wrong with it."""

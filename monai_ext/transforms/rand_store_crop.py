@@ -1,7 +1,9 @@
 """Random crops straight out of a volume store: only the chunks that a crop touches are read."""
 
 import os
+import threading
 from collections.abc import Hashable, Mapping, Sequence
+from math import prod
 from typing import Any, Literal
 
 import numpy as np
@@ -12,10 +14,13 @@ from monai.transforms import MapTransform, Randomizable, Transform
 
 from monai_ext.base import SettingError, as_numbers, check_window, is_number
 from monai_ext.base import window_hu as to_window
+from monai_ext.transforms.batch_memory import claim_memory
 from monai_ext.volumes import StoreRecord, VolumeStore
 
 BODY_RATIO = 6 / 8  # the published loader draws positives to negatives as 6:2 (Tang et al. 2025, arXiv:2502.08347)
 AIR_HU = -1024.0
+DTYPES = {"image": torch.float32, "label": torch.int32}
+KEPT_BYTES = 2**24
 
 
 class RandStoreCrop(Randomizable, Transform):
@@ -69,43 +74,64 @@ class RandStoreCrop(Randomizable, Transform):
 
     def randomize(self, data: StoreRecord) -> None:
         """Draw the crop's first voxel; negative where the volume is padded before it."""
-        spare = np.subtract(data.shape, self.size)
         # Three numbers for every crop, whatever its kind, so that one volume's draw does not shift the next.
         body, pick, anywhere = self.R.random(), self.R.random(), self.R.random(3)
-        if body < self.body_ratio:
-            centre = data.body_voxels[int(pick * len(data.body_voxels))]
-            start = np.clip(centre - np.array(self.size) // 2, 0, np.maximum(spare, 0))
-        else:
-            start = np.floor(anywhere * (np.maximum(spare, 0) + 1)).astype(int)
-        x, y, z = np.where(spare < 0, np.floor_divide(spare, 2), start)
-        self.start = int(x), int(y), int(z)
+        centre = data.body_voxels[int(pick * len(data.body_voxels))].tolist() if body < self.body_ratio else None
+        start = []
+        for axis, (extent, edge) in enumerate(zip(data.shape, self.size, strict=True)):
+            spare = extent - edge
+            if spare < 0:
+                start.append(spare // 2)
+            elif centre is None:
+                start.append(int(anywhere[axis] * (spare + 1)))
+            else:
+                start.append(min(max(centre[axis] - edge // 2, 0), spare))
+        x, y, z = start
+        self.start = x, y, z
 
-    def __call__(self, volume_id: str, kind: Literal["image", "label"] = "image", randomize: bool = True) -> MetaTensor:
+    def __call__(
+        self,
+        volume_id: str,
+        kind: Literal["image", "label"] = "image",
+        randomize: bool = True,
+        out: torch.Tensor | None = None,
+    ) -> MetaTensor:
         """Cut a crop out of a volume.
 
         Args:
             volume_id: its id in the store.
             kind: ``"image"`` or ``"label"``.
             randomize: draw a new place; ``False`` cuts at the last one, for labels beside their image.
+            out: where the crop goes, of its shape and type and in one piece; new memory by default.
         """
         record = self.store.record(volume_id)
         if randomize:
             self.randomize(record)
+        image = kind == "image"
+        shape, dtype = (1, *self.size), DTYPES[kind]
+        crop = torch.empty(shape, dtype=dtype) if out is None else out
+        if (crop.shape, crop.dtype) != (shape, dtype) or not crop.is_contiguous():
+            raise SettingError(
+                f"out: {crop.dtype} of {tuple(crop.shape)}; give {dtype} of {shape}, in one piece",
+                code="setting.crop_out",
+            )
         first = [max(begin, 0) for begin in self.start]
         last = [
             min(begin + edge, extent) for begin, edge, extent in zip(self.start, self.size, record.shape, strict=True)
         ]
-        voxels = self.store.crop(volume_id, first, np.subtract(last, first).tolist(), kind)
-        image = kind == "image"
-        if voxels.shape != self.size:
-            before = np.subtract(first, self.start)
-            around = list(zip(before, np.subtract(self.size, before + voxels.shape), strict=True))
-            # pad_hu need not be a whole number
-            voxels = np.pad(voxels.astype(np.float32), around, constant_values=self.pad_hu if image else 0)
+        inside = tuple(
+            slice(low - begin, high - begin) for begin, low, high in zip(self.start, first, last, strict=True)
+        )
+        size = tuple(high - low for low, high in zip(first, last, strict=True))
+        stored = record.image if image else record.label
+        spare = None if stored is None else _SPARE.array(size, stored.dtype)
+        voxels = self.store.crop(volume_id, first, size, kind, spare)
         window = self.window_hu if image else None
-        tensor = torch.from_numpy(voxels) if window is None else _windowed(voxels, window)
-        tensor = tensor[None].to(torch.float32 if image else torch.int32)
-        return MetaTensor(tensor, affine=self._affine(record), meta={"filename_or_obj": volume_id})
+        if size != self.size:
+            beyond = torch.tensor(self.pad_hu if image else 0.0)  # pad_hu need not be a whole number
+            crop.fill_(beyond if window is None else to_window(beyond, window))
+        _put(crop[0][inside], voxels, window)
+        return MetaTensor(crop, affine=self._affine(record), meta={"filename_or_obj": volume_id})
 
     def _affine(self, record: StoreRecord) -> torch.Tensor:
         affine = record.affine.copy()
@@ -113,20 +139,44 @@ class RandStoreCrop(Randomizable, Transform):
         return torch.from_numpy(affine)
 
 
-def _windowed(voxels: np.ndarray, window: tuple[float, float]) -> torch.Tensor:
-    """Do as :func:`monai_ext.base.window_hu`, to the last bit; ``voxels`` are overwritten."""
+class _Spare(threading.local):
+    """Memory for stored voxels until they are in a crop, for new memory has to be found and cleared."""
+
+    memory = np.empty(0, np.uint8)
+
+    def array(self, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+        """Return voxels of any values, which the next call may hand out again."""
+        length = prod(shape) * np.dtype(dtype).itemsize
+        if length > KEPT_BYTES:
+            return np.empty(shape, dtype)
+        if length > self.memory.nbytes:
+            self.memory = np.empty(length, np.uint8)
+        return self.memory[:length].view(dtype).reshape(shape)
+
+
+_SPARE = _Spare()
+
+
+def _put(place: torch.Tensor, voxels: np.ndarray, window: tuple[float, float] | None) -> None:
+    """Write voxels to their place, by :func:`monai_ext.base.window_hu` to the last bit; ``voxels`` are overwritten."""
+    if window is None:
+        np.copyto(place.numpy(), voxels, casting="unsafe")
+        return
     low, high = window
     whole = low == int(low) and high == int(high)
     if voxels.dtype != np.int16 or not whole or low < -(2**15) or high >= 2**15 or high - low >= 2**15:
-        return to_window(torch.from_numpy(voxels), window)
+        place.copy_(to_window(torch.from_numpy(voxels), window))
+        return
     # Most passes over integers of half the size: windowing is a fifth of a crop's time.
     np.clip(voxels, int(low), int(high), out=voxels)
     voxels -= np.int16(low)
-    return torch.from_numpy(np.divide(voxels, np.float32(high - low), dtype=np.float32))
+    np.divide(voxels, np.float32(high - low), out=place.numpy(), dtype=np.float32)
 
 
 class RandStoreCropd(Randomizable, MapTransform):
     """Replace the id of a stored volume by a random crop of it; see :class:`RandStoreCrop`.
+
+    Where a loader offers the memory of the batch (:class:`PlacedBatch`), the crop is written there.
 
     Items are such as ``{"image": "case_7"}``, or hold the id under ``id_key``:
 
@@ -175,7 +225,11 @@ class RandStoreCropd(Randomizable, MapTransform):
         # With an id elsewhere, a key is where the crop goes and need not be there before.
         for key in self.key_iterator(out) if self.id_key is None else self.keys:
             volume_id = data[key if self.id_key is None else self.id_key]
-            out[key] = self.cut(volume_id)
+            out[key] = self.cut(volume_id, out=self._memory(key, "image"))
             if self.label_key is not None:
-                out[self.label_key] = self.cut(volume_id, "label", randomize=False)
+                memory = self._memory(self.label_key, "label")
+                out[self.label_key] = self.cut(volume_id, "label", randomize=False, out=memory)
         return out
+
+    def _memory(self, key: Hashable, kind: str) -> torch.Tensor | None:
+        return claim_memory(key, (1, *self.cut.size), DTYPES[kind])

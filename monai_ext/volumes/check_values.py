@@ -43,6 +43,13 @@ def check_hu(voxels: np.ndarray, case: str, *, assume_hu: bool, convert: bool = 
     return np.asarray(voxels, dtype=np.float32) if convert else voxels
 
 
+def is_whole(voxels: np.ndarray) -> bool:
+    """Return whether every value is a whole number, so that int16 holds the HU of a scan."""
+    # Plane by plane, for what is compared is as large as what is looked at.
+    planes = np.moveaxis(voxels, int(np.argmax(np.abs(voxels.strides))), 0)
+    return voxels.dtype.kind in "iu" or all(np.array_equal(plane, np.rint(plane)) for plane in planes)
+
+
 def _looks_like_hu(voxels: np.ndarray, low: float) -> bool:
     air, tissue, inside = (_share(voxels, *limits) for limits in (AIR_HU, SOFT_TISSUE_HU, CT_HU))
     padding = np.count_nonzero(voxels == low) / voxels.size if low < CT_HU[0] else 0.0

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
-import SimpleITK
 
 from monai_ext.base import ScanError
 from monai_ext.volumes.decoder_messages import hand_on, printed_by_libraries
@@ -55,6 +54,8 @@ def decoded_jpeg(
     Raises:
         ScanError: the end of a sentence: truncated, damaged, or unlike the header.
     """
+    import SimpleITK  # not above: see `read_itk`
+
     if bits[0] > 16:  # GDCM decodes them, to other values
         refuse_pixels(f"are compressed in {bits[0]} bits, which is read here uncompressed only")
     frame = _joined(pixels)

@@ -25,7 +25,7 @@ def read_volume(job: Job, image_sha256: str, label_sha256: str | None) -> NewVol
         LabelError: the labels hold other ids than they should.
     """
     case = job.source.case
-    scan = read_scan(job.source.image, assume_hu=job.assume_hu, case=case, relax=job.relax)
+    scan = read_scan(job.source.image, assume_hu=job.assume_hu, case=case, relax=job.relax, narrow=True)
     # Reading refused what int16 cannot hold, and interpolation stays between its neighbours.
     hu, affine = to_spacing(*to_ras(scan.voxels, scan.affine), job.spacing_mm, dtype=np.int16)
     scan = replace(scan, voxels=np.broadcast_to(np.float32(0), scan.voxels.shape))  # its grid, without its memory

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import SimpleITK
 
 from monai_ext.base import WriteError
 from monai_ext.volumes.checks import largest_shift_mm, spacing_of
@@ -23,6 +22,8 @@ def check_read_back(path: Path, voxels: npt.NDArray[np.generic], affine: npt.NDA
     Raises:
         WriteError: they differ; the file must not be kept.
     """
+    import SimpleITK  # not above: see `read_itk`
+
     what = None
     try:
         with quiet_itk():

@@ -1,21 +1,24 @@
 """Strict reading of NRRD and MetaImage files: our own look at the header, then SimpleITK.
 
 SimpleITK zero-fills truncated data, follows detached data files anywhere and takes the identity where no
-orientation is written; after the look at the header it cannot.
+orientation is written; after the look at the header it cannot. It is loaded where it is used, for it takes 90 MB, and
+a process that has scans read by another one never uses it.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import SimpleITK
 
 from monai_ext.volumes.checks import LPS_TO_RAS, largest_shift_mm
 from monai_ext.volumes.itk_meta import check_meta
 from monai_ext.volumes.itk_nrrd import check_nrrd
 from monai_ext.volumes.refusals import refuse_damaged, refuse_geometry
+
+if TYPE_CHECKING:
+    import SimpleITK
 
 ITK_ENDINGS = (".nrrd", ".mha", ".mhd")
 
@@ -30,6 +33,8 @@ def read_itk(path: Path, case: str) -> tuple[np.ndarray, np.ndarray]:
         ScanError: damaged, truncated, or of a type that is no scalar volume.
         GeometryError: shape, spacing or orientation are absent or impossible.
     """
+    import SimpleITK
+
     image, affine = _opened(path, case, whole=True)
     return SimpleITK.GetArrayFromImage(image).transpose(2, 1, 0), affine
 
@@ -49,6 +54,8 @@ def read_itk_header(path: Path, case: str) -> tuple[tuple[int, int, int], np.nda
 
 def _opened(path: Path, case: str, *, whole: bool) -> tuple[Any, np.ndarray]:
     """Return SimpleITK's image, or its reader of the header alone, which tells size and spacing too."""
+    import SimpleITK
+
     nrrd = path.name.lower().endswith(".nrrd")
     header = (check_nrrd if nrrd else check_meta)(path, case)
     reader = SimpleITK.ImageFileReader()
@@ -71,7 +78,7 @@ def _opened(path: Path, case: str, *, whole: bool) -> tuple[Any, np.ndarray]:
     return image, affine
 
 
-def affine_of_itk(image: SimpleITK.Image) -> np.ndarray:
+def affine_of_itk(image: "SimpleITK.Image") -> np.ndarray:
     """Return the ``(4, 4)`` affine, voxel index to mm in RAS+, of a 3D SimpleITK image or reader (in LPS+)."""
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
@@ -82,6 +89,8 @@ def affine_of_itk(image: SimpleITK.Image) -> np.ndarray:
 @contextmanager
 def quiet_itk() -> Iterator[None]:
     """Keep ITK from printing warnings, which show whole paths and DICOM tags."""
+    import SimpleITK
+
     before = SimpleITK.ProcessObject.GetGlobalWarningDisplay()
     SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
     try:

@@ -46,7 +46,7 @@ _STEP_S = 1.0
 _MOST_ANSWER = 2**26  # the names and places of a hundred thousand files
 _MOST_SECONDS = 1e5
 _ERRORS: dict[str, type[InputError]] = {kind.__name__: kind for kind in (ScanError, GeometryError, LabelError)}
-_DTYPES = ("float32", "int32", "uint8")
+_DTYPES = ("float32", "int32", "int16", "uint8")
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE if sys.platform == "linux" else 0
 
 

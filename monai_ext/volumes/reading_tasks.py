@@ -4,6 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import SimpleITK  # noqa: F401  # before the limits of a request count, which loading it would use up
+
+from monai_ext.volumes.check_values import is_whole
 from monai_ext.volumes.dicom_choice import files_of
 from monai_ext.volumes.dicom_here import SeriesSlice, open_here, pixels_here
 from monai_ext.volumes.dicom_quiet import quiet_pydicom
@@ -16,10 +19,12 @@ from monai_ext.volumes.reading_worker import Answer, GivenArray, Task
 from monai_ext.volumes.refusals import refusing_closed_files
 
 
-def _read_scan(path: str, case: str | None, series: str | None, assume_hu: bool, relax: Sequence[str]) -> Answer:
-    # Made float32 where it is handed over: a copy less of the whole volume.
+def _read_scan(
+    path: str, case: str | None, series: str | None, assume_hu: bool, relax: Sequence[str], narrow: bool
+) -> Answer:
+    # Its type is changed where it is handed over: a copy less of the whole volume.
     scan = scan_here(Path(path), case, series, assume_hu=assume_hu, relax=relax, convert=False)
-    return scan_values(scan), GivenArray(scan.voxels, "float32")
+    return scan_values(scan), GivenArray(scan.voxels, "int16" if narrow and is_whole(scan.voxels) else "float32")
 
 
 def _read_header(path: str, case: str | None, assume_hu: bool, relax: Sequence[str]) -> Answer:

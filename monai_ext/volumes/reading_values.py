@@ -50,10 +50,10 @@ def header_of(values: Any) -> ScanHeader:
     return ScanHeader(shape_of(values["shape"]), affine, case, _KINDS[values["kind"]], _rules(values["relaxed"]))
 
 
-def scan_of(values: Any, voxels: np.ndarray | None, dtype: str) -> Scan:
-    """Return the scan that `scan_values` described, with its voxels of the type that the caller expects."""
+def scan_of(values: Any, voxels: np.ndarray | None, *dtypes: str) -> Scan:
+    """Return the scan that `scan_values` described, with its voxels of a type that the caller expects."""
     header = header_of(values)
-    if voxels is None or voxels.dtype.name != dtype or voxels.shape != header.shape:
+    if voxels is None or voxels.dtype.name not in dtypes or voxels.shape != header.shape:
         raise ValueError
     source = Path(Path(word(values["source"])).name)
     return Scan(voxels, header.affine, header.case, source, header.kind, header.relaxed)

@@ -16,7 +16,7 @@ class Scan:
     """A volume as it lies in its file, with the way from its voxels to the patient.
 
     Attributes:
-        voxels: ``(x, y, z)``; float32 HU of an image, int32 ids of a label volume.
+        voxels: ``(x, y, z)``; float32 HU of an image, or int16 where they were asked for, int32 ids of a label volume.
         affine: ``(4, 4)`` float64, voxel index to mm in RAS+.
         case: the id that messages and outputs carry.
         source: base name of the file or DICOM folder; parent folders may hold names of patients.

@@ -96,7 +96,14 @@ class VolumeStore:
         row = self.index.rows.get(volume_id)
         return self.record(volume_id).label is not None if row is None else bool(self.index.has_label[row])
 
-    def crop(self, volume_id: str, start: Sequence[int], size: Sequence[int], kind: Kind = "image") -> np.ndarray:
+    def crop(
+        self,
+        volume_id: str,
+        start: Sequence[int],
+        size: Sequence[int],
+        kind: Kind = "image",
+        out: np.ndarray | None = None,
+    ) -> np.ndarray:
         """Read a box; only the chunks that it touches are read, and each is checked.
 
         Args:
@@ -104,12 +111,14 @@ class VolumeStore:
             start: the box's first voxel along x, y, z.
             size: its voxels along x, y, z.
             kind: ``"image"`` for HU, ``"label"`` for label ids.
+            out: where the voxels go, of the size and type that are returned and in one piece; new memory by default.
 
         Returns:
             ``size`` voxels: int16, or uint8 or uint16 for labels.
 
         Raises:
-            StoreError: the box leaves the volume, there are no labels, or the data are torn or altered.
+            StoreError: the box leaves the volume, there are no labels, ``out`` does not fit, or the data are torn or
+                altered.
         """
         if kind not in ("image", "label"):
             raise StoreError(
@@ -128,7 +137,7 @@ class VolumeStore:
                     code="store.bounds",
                     case=volume_id,
                 )
-        return self._reader(record, kind).read(begin, extent)
+        return self._reader(record, kind).read(begin, extent, out)
 
     def volume(self, volume_id: str, kind: Kind = "image") -> np.ndarray:
         """Read a whole volume; otherwise like :meth:`crop`."""

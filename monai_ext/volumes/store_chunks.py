@@ -134,13 +134,28 @@ class ChunkReader:
             raise self._altered()
         return array
 
-    def read(self, start: Triple, size: Triple) -> np.ndarray:
-        """Return the box of ``size`` voxels from ``start`` on, which lies inside the volume."""
+    def read(self, start: Triple, size: Triple, out: np.ndarray | None = None) -> np.ndarray:
+        """Return the box of ``size`` voxels from ``start`` on, which lies inside the volume.
+
+        Args:
+            start: its first voxel along x, y, z.
+            size: its voxels along x, y, z.
+            out: where the voxels go, instead of into new memory.
+        """
+        box = np.empty(size, self._array.dtype) if out is None else out
+        flags = box.flags
+        if (box.shape, box.dtype) != (size, self._array.dtype) or not (flags.c_contiguous and flags.writeable):
+            raise StoreError(
+                f"{self.case}: out is {box.dtype} of {box.shape}; give {self._array.dtype} of {size}, in one piece",
+                code="store.out",
+                case=self.case,
+            )
         self._check(start, size)
-        x, y, z = (slice(first, first + extent) for first, extent in zip(start, size, strict=True))
-        # Out of the mapped pages that were read just now; blosc2 unpacks only those blocks that the box needs.
+        stop = tuple(first + extent for first, extent in zip(start, size, strict=True))
+        # Out of the mapped pages that were read just now; blosc2 unpacks only those blocks that the box needs. This is
+        # what its indexing comes to, without 0.1 ms of looking at the index.
         try:
-            box: np.ndarray = self._array[x, y, z]
+            self._array.get_slice_numpy(box, (start, stop))
         except RuntimeError as error:  # changed since, in the same file
             raise self._altered() from error
         return box

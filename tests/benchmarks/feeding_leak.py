@@ -22,7 +22,7 @@ from monai.data import DataLoader
 from tqdm import tqdm
 
 from monai_ext.engines import DrawDataset, VisitPlan
-from monai_ext.transforms import RandStoreCropd
+from monai_ext.transforms import PlacedSamples, RandStoreCropd, collate_placed
 from monai_ext.volumes import VolumeStore
 from monai_ext.volumes.store_write import write_volume
 
@@ -71,7 +71,9 @@ def run(store: VolumeStore, batches: int, workers: int, points: int = 10) -> lis
     """Draw so many batches, and return the state at so many points, each in the middle of an epoch."""
     data = DrawDataset([{"image": name} for name in store], RandStoreCropd("image", store, (CROP,) * 3))
     plan = VisitPlan([1] * len(store), len(store) * CROPS_A_VISIT, 0, CROPS_A_VISIT, 4 * BATCH)
-    loader = DataLoader(data, sampler=plan, batch_size=BATCH, num_workers=workers)
+    loader = DataLoader(
+        PlacedSamples(data), sampler=plan, batch_size=BATCH, num_workers=workers, collate_fn=collate_placed
+    )
     epochs = -(-batches // len(loader))
     watched = {round(epoch) for epoch in np.linspace(0, epochs - 1, points)}
     states = []

@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 
 from monai_ext.base import window_hu
 from monai_ext.engines import DrawDataset, VisitPlan
-from monai_ext.transforms import RandStoreCropd
+from monai_ext.transforms import PlacedSamples, RandStoreCropd, collate_placed
 from monai_ext.volumes import VolumeStore, find_body, prepare
 from monai_ext.volumes.store_write import NewVolume, write_volume
 
@@ -81,7 +81,8 @@ def loader(recipe: str, folder: Path, workers: int) -> tuple[DataLoader, VisitPl
             [{"image": name} for name in store], RandStoreCropd("image", store, CROP, window_hu=WINDOW_HU)
         )
         plan = VisitPlan([1] * len(store), len(store) * CROPS_A_LOAD, 0, CROPS_A_LOAD, 8 * BATCH)
-        return DataLoader(data, sampler=plan, batch_size=BATCH, **options), plan
+        placed = DataLoader(PlacedSamples(data), sampler=plan, batch_size=BATCH, collate_fn=collate_placed, **options)
+        return placed, plan
     sets: dict[str, Callable[[], Dataset[Any]]] = {
         "published": lambda: Published(folder),
         "persistent": lambda: _persistent(folder),

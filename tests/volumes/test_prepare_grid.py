@@ -99,3 +99,18 @@ def test_planes_in_any_order_of_memory_are_scipys(order):
 def test_whole_numbers_of_a_grid_that_is_right_already(volume):
     same, _ = to_spacing(volume, AFFINES["ras"], (3.0, 0.7, 2.5), dtype=np.int16)
     assert np.array_equal(same, np.rint(volume))
+
+
+@pytest.mark.parametrize("name", AFFINES)
+@pytest.mark.parametrize("spacing_mm", [(2.0, 1.1, 1.5), None])
+def test_int16_comes_to_what_float32_does(volume, name, spacing_mm):
+    """Whole HU are read as int16 for their half of the memory; what is stored must not depend on it."""
+    whole = np.rint(volume)
+    affine = AFFINES[name]
+    spacing_mm = np.abs(np.diag(to_ras(whole, affine)[1]))[:3] if spacing_mm is None else spacing_mm
+    stored = [
+        to_spacing(*to_ras(voxels, affine), spacing_mm, dtype=np.int16) for voxels in (whole, whole.astype(np.int16))
+    ]
+    assert stored[0][0].dtype == stored[1][0].dtype == np.int16
+    assert np.array_equal(stored[0][0], stored[1][0])
+    assert np.array_equal(stored[0][1], stored[1][1])

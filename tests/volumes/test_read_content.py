@@ -9,7 +9,7 @@ import pytest
 import SimpleITK
 
 from monai_ext.base import GeometryError, InputError, LabelError, ScanError
-from monai_ext.volumes import Scan, read_labels, read_scan
+from monai_ext.volumes import Scan, read_labels, read_scan, reading_inside
 from monai_ext.volumes.check_values import check_hu, label_ids
 from monai_ext.volumes.checks import largest_shift_mm
 
@@ -232,3 +232,43 @@ def test_errors_survive_the_way_out_of_a_worker(tmp_path):
         read_scan(tmp_path / "gone.nii")
     back = pickle.loads(pickle.dumps(caught.value))
     assert (type(back), str(back), back.code, back.case) == (ScanError, str(caught.value), "scan.missing", "gone")
+
+
+NARROWED = {
+    "int16": (torso().round().astype(np.int16), (1, 0), "int16"),
+    "big-endian int32": (torso().round().astype(">i4"), (1, 0), "int16"),
+    "whole, scaled": ((torso().round() + 2048).astype(np.uint16), (1, -2048), "int16"),
+    "whole float32": (torso().round().astype(np.float32), (1, 0), "int16"),
+    "float64": (torso(), (1, 0), "float32"),
+    "one fraction": (np.where(np.arange(23) == 22, 0.25, torso().round()), (1, 0), "float32"),
+    "scaled by a fraction": (torso().round().astype(np.int16), (0.75, -20), "float32"),
+}
+
+
+@pytest.mark.parametrize("name", NARROWED)
+def test_whole_hu_take_half_the_memory_on_request(tmp_path, name):
+    voxels, (slope, intercept), dtype = NARROWED[name]
+    image = nib.Nifti1Image(voxels, AFFINE)
+    path = tmp_path / "ct.nii.gz"
+    nib.save(image, path)
+    if (slope, intercept) != (1, 0):
+        path = with_slope(image, slope, intercept, tmp_path / "scaled.nii")
+    wide = read_scan(path)
+    for narrow in (read_scan(path, narrow=True), inside(path)):
+        assert wide.voxels.dtype == np.float32
+        assert narrow.voxels.dtype == dtype
+        assert np.array_equal(narrow.voxels, wide.voxels)
+        assert np.array_equal(narrow.affine, wide.affine)
+
+
+def with_slope(image: nib.Nifti1Image, slope: float, intercept: float, path: Path) -> Path:
+    """Write the stored numbers as they are, to be scaled by whoever reads them."""
+    header = image.header.copy()
+    header["vox_offset"], header["scl_slope"], header["scl_inter"] = 352, slope, intercept
+    path.write_bytes(header.binaryblock + bytes(4) + np.asanyarray(image.dataobj).tobytes(order="F"))
+    return path
+
+
+def inside(path: Path) -> Scan:
+    with reading_inside():
+        return read_scan(path, narrow=True)

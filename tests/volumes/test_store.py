@@ -83,6 +83,21 @@ def test_crops_on_chunk_borders(folder, hu):
         assert np.array_equal(store.crop("a", start, size), hu[box(start, size)])
 
 
+@pytest.mark.parametrize("kind", ["image", "label"])
+def test_crops_go_where_they_are_sent(folder, hu, label, kind):
+    store, whole = VolumeStore(folder), hu if kind == "image" else label
+    out = np.full((31, 5, 61), 9, whole.dtype)
+    assert store.crop("a", (30, 29, 3), out.shape, kind, out) is out
+    assert np.array_equal(out, whole[30:61, 29:34, 3:64])
+    read_only = out.copy()
+    read_only.flags.writeable = False
+    for wrong in [out.astype(np.int32), out[:, :, :60], np.asfortranarray(out), read_only, out.ravel()]:
+        with pytest.raises(
+            StoreError, match=rf"^a: out is \w+ of .*; give {whole.dtype} of \(31, 5, 61\), in one piece"
+        ):
+            store.crop("a", (30, 29, 3), out.shape, kind, wrong)
+
+
 @pytest.mark.parametrize(
     ("start", "size", "chunks"),
     [((0, 0, 0), (1, 1, 1), 1), ((32, 0, 32), (32, 32, 32), 1), ((31, 31, 31), (2, 2, 2), 8), ((0, 5, 20), SHAPE, 24)],
