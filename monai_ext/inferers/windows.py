@@ -1,0 +1,105 @@
+"""Where sliding windows lie on a volume, and the bricks between their edges."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+
+Place = tuple[slice, slice, slice]
+Index = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class AxisWindows:
+    """Windows along one axis, where MONAI's ``sliding_window_inference`` lays them.
+
+    A volume shorter than the window lies in its middle; windows then begin before the first voxel.
+
+    Args:
+        size: voxels of the volume.
+        window: voxels of a window.
+        overlap: share of a window that its neighbour covers too.
+        mirrored: also those that are laid on the mirrored volume, from its other end.
+    """
+
+    size: int
+    window: int
+    overlap: float
+    mirrored: bool = False
+
+    @cached_property
+    def starts(self) -> list[tuple[int, bool]]:
+        """First voxel of each window, ascending, and whether it is one on the mirrored volume."""
+        padded = max(self.size, self.window)
+        step = self.window if self.window == padded else max(int(self.window * (1 - self.overlap)), 1)
+        last = padded - self.window
+        plain = [min(start, last) - (padded - self.size) // 2 for start in range(0, last + step, step)]
+        other = [self.size - self.window - start for start in plain] if self.mirrored else []
+        return sorted([(start, False) for start in plain] + [(start, True) for start in other])
+
+    @cached_property
+    def cuts(self) -> list[int]:
+        """Edges of windows within the volume, from 0 to its size; a brick lies between two of them."""
+        edges = {edge for start, _ in self.starts for edge in (start, start + self.window)}
+        return sorted({0, self.size} | {edge for edge in edges if 0 < edge < self.size})
+
+    def bricks(self, start: int) -> range:
+        """Return which bricks the window from this voxel on covers; it covers them whole."""
+        first, stop = max(start, 0), min(start + self.window, self.size)
+        return range(self.cuts.index(first), self.cuts.index(stop))
+
+
+@dataclass(frozen=True, order=True)
+class Window:
+    """One window on one view of a volume.
+
+    Attributes:
+        start: first voxel along x, y, z.
+        mirrored: along which axes the view is mirrored.
+    """
+
+    start: Index
+    mirrored: tuple[bool, bool, bool]
+
+
+class Windows:
+    """All windows on a volume, and the bricks that their edges cut it into.
+
+    Args:
+        axes: the windows along x, y, z.
+    """
+
+    def __init__(self, axes: Sequence[AxisWindows]) -> None:
+        self.axes = tuple(axes)
+        # The longest axis last to finish: what waits for further windows is then the smallest cross-section.
+        self.order = sorted(range(3), key=lambda axis: -self.axes[axis].size)
+
+    def __iter__(self) -> Iterator[Window]:
+        """Go along the longest axis slowest; each brick's last window then comes in the order of the bricks."""
+        for found in product(*(self.axes[axis].starts for axis in self.order)):
+            by_axis = dict(zip(self.order, found, strict=True))
+            (x, a), (y, b), (z, c) = (by_axis[axis] for axis in range(3))
+            yield Window((x, y, z), (a, b, c))
+
+    def bricks(self) -> Iterator[Index]:
+        """Go through all bricks in the order in which they finish."""
+        for found in product(*(range(len(self.axes[axis].cuts) - 1) for axis in self.order)):
+            by_axis = dict(zip(self.order, found, strict=True))
+            yield by_axis[0], by_axis[1], by_axis[2]
+
+    def bricks_of(self, window: Window) -> Iterator[Index]:
+        """Go through the bricks that a window covers."""
+        return product(*(axis.bricks(start) for axis, start in zip(self.axes, window.start, strict=True)))  # type: ignore[return-value]
+
+    def place(self, brick: Index) -> Place:
+        """Return the voxels of a brick."""
+        x, y, z = (slice(axis.cuts[at], axis.cuts[at + 1]) for axis, at in zip(self.axes, brick, strict=True))
+        return x, y, z
+
+    def inside(self, window: Window, brick: Index) -> Place:
+        """Return where a brick lies in a window that covers it."""
+        x, y, z = (
+            slice(part.start - start, part.stop - start)
+            for part, start in zip(self.place(brick), window.start, strict=True)
+        )
+        return x, y, z
