@@ -16,7 +16,7 @@ from monai_ext.engines.compiling import check_compile, compiled
 from monai_ext.engines.dicom_inputs import dicom_items
 from monai_ext.engines.draws import Draw, DrawDataset, DrawPlan, RankShare
 from monai_ext.engines.finite_numbers import FiniteGuard
-from monai_ext.engines.inference import GuardedStep
+from monai_ext.engines.inference import GuardedSegmentation, GuardedStep
 from monai_ext.engines.localization import (
     LocalizationStep,
     check_prompts,
@@ -56,6 +56,7 @@ __all__ = [
     "EvaluationStep",
     "FiniteGuard",
     "GuardedScans",
+    "GuardedSegmentation",
     "GuardedStep",
     "LoadedScans",
     "LocalizationStep",

@@ -1,6 +1,5 @@
 """From the network's grid to labels on the scan's own, beside inverting the whole logits with MONAI."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,17 +7,14 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-import SimpleITK
 import torch
 from monai.data import MetaTensor
 from monai.inferers import SlidingWindowInferer
-from monai.transforms import Compose, Flip, Invertd, Orientationd, ScaleIntensityRanged, Spacingd, SpatialPad
+from monai.transforms import Compose, Invertd, Orientationd, ScaleIntensityRanged, Spacingd
 from torch import Tensor
 
-from monai_ext.base import GeometryError, InputError, LabelError, WriteError
-from monai_ext.inferers import BrickInferer, segment, segment_to_file
+from monai_ext.inferers import BrickInferer, segment
 from monai_ext.transforms import ReadScand, load_ct
-from monai_ext.volumes import affine_of_itk
 
 WINDOW = (16, 20, 12)
 NAMES = {1: "one", 2: "two", 3: "three", 4: "four"}
