@@ -32,7 +32,7 @@ WINDOW = (96, 96, 96)
 
 
 class Fake(torch.nn.Module):
-    """Logits that follow the grey values, class by class, at the price of one product each and ``work`` convolutions."""
+    """Logits that follow the grey values, at the price of one product a class and ``work`` convolutions."""
 
     def __init__(self, classes: int, work: int) -> None:
         super().__init__()
@@ -50,7 +50,9 @@ class Fake(torch.nn.Module):
 
 def peak_gib() -> float:
     """Return the highest resident memory of this process so far."""
-    line = next(row for row in Path("/proc/self/status").read_text().splitlines() if row.startswith("VmHWM"))
+    line = next(
+        row for row in Path("/proc/self/status").read_text(encoding="ascii").splitlines() if row.startswith("VmHWM")
+    )
     return int(line.split()[1]) / 2**20
 
 
