@@ -1,6 +1,6 @@
 """Weighted sums of windows, brick by brick, each finished with the last window that covers it."""
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -53,8 +53,10 @@ class BrickSums:
         self._shares: dict[Index, dict[View, Tensor]] = {}
         self._sums: dict[Index, Tensor] = {}
         self._free: dict[torch.Size, list[Tensor]] = defaultdict(list)
-        self._order = windows.bricks()
-        self._next: Index | None = next(self._order)
+        # Bricks before each along the axes, which interpolation needs first, that are not given yet.
+        self._before: dict[Index, int] = {index: sum(at > 0 for at in index) for index in windows.bricks()}
+        self._ready: deque[Index] = deque()
+        self._note((0, 0, 0))
 
     def add(self, window: Window, logits: Tensor) -> None:
         """Add a window's ``(classes, x, y, z)`` logits, on the volume's own, unmirrored axes."""
@@ -69,24 +71,33 @@ class BrickSums:
             else:
                 self._sums[index].add_(values * weights)
             self._missing[index] -= 1
+            self._note(index)
 
     def finished(self) -> Iterator[Brick]:
-        """Take out the bricks that wait for no further window, in their order.
+        """Take out the bricks that wait for no further window, each after those before it along the axes.
 
         Raises:
             InputError: logits are not finite.
         """
-        while self._next is not None and not self._missing.get(self._next):
-            index = self._next
+        while self._ready:
+            index = self._ready.popleft()
             logits = self._sums.pop(index, None)
             if logits is not None:
                 _refuse_not_finite(logits)
             yield Brick(index, self.windows.place(index), logits)
             if logits is not None:
                 self._free[logits.shape].append(logits)
-            for gone in (self._covering, self._missing, self._shares):
+            for gone in (self._covering, self._missing, self._shares, self._before):
                 gone.pop(index, None)
-            self._next = next(self._order, None)
+            for axis in range(3):
+                x, y, z = (at + (other == axis) for other, at in enumerate(index))
+                if (x, y, z) in self._before:
+                    self._before[x, y, z] -= 1
+                    self._note((x, y, z))
+
+    def _note(self, index: Index) -> None:
+        if not self._missing.get(index) and not self._before[index]:
+            self._ready.append(index)
 
     def _opened(self, index: Index, shape: torch.Size) -> Tensor:
         free = self._free[shape]

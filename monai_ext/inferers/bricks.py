@@ -101,7 +101,7 @@ class BrickInferer(MirroredSlidingWindow):
     def bricks(self, volume: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Iterator[Brick]:
         """Run the network over one ``(c, x, y, z)`` volume and give its bricks, each as soon as it is finished.
 
-        Together they fill the volume, without overlap, the longest axis slowest.
+        Together they fill the volume, without overlap; each comes after those before it along the axes.
         """
         windows = self.windows(volume.shape[1:])
         run = list(windows) if self.body_above is None else self._on_the_body(windows, volume)

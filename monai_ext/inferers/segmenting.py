@@ -21,6 +21,8 @@ from monai_ext.inferers.own_grid import OwnGrid
 from monai_ext.inferers.stitching import Padded, Tiles
 from monai_ext.outputs import write_labels
 
+_SETTLE = 64  # bricks after which files in memory are let go
+
 Room = Callable[[tuple[int, ...], np.dtype], MappedVolume | np.ndarray]
 
 
@@ -147,12 +149,12 @@ class _Sheet:
     ) -> None:
         windows = inferer.windows(volume.shape[1:])
         x, y, z = (len(axis.cuts) - 2 for axis in windows.axes)
-        self.grid, self.padded, self.slowest = grid, Padded((x, y, z)), windows.order[0]
+        self.grid, self.padded = grid, Padded((x, y, z))
         self.tiles = Tiles(grid, torch.device(inferer.device) if inferer.device is not None else volume.device)
         self.labels_in, self.probabilities_in = labels_in, probabilities_in
         self._rooms: list[MappedVolume | np.ndarray] = []
         self._waiting: list[Brick] = []  # those before the first that tells how many classes there are
-        self._row = 0
+        self._count = 0
 
     def take(self, brick: Brick) -> None:
         if not self._rooms and brick.logits is None:
@@ -189,8 +191,8 @@ class _Sheet:
             if self._shares is not None:
                 for place, shares in self.tiles.probabilities(block, first, brick.place):
                     self._shares[:, *place] = shares
-        if brick.index[self.slowest] != self._row:
-            self._row = brick.index[self.slowest]
+        self._count += 1
+        if self._count % _SETTLE == 0:
             for room in self._rooms:
                 if isinstance(room, MappedVolume):
                     room.settle()

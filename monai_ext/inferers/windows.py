@@ -75,17 +75,15 @@ class Windows:
         self.order = sorted(range(3), key=lambda axis: -self.axes[axis].size)
 
     def __iter__(self) -> Iterator[Window]:
-        """Go along the longest axis slowest; each brick's last window then comes in the order of the bricks."""
+        """Go along the longest axis slowest."""
         for found in product(*(self.axes[axis].starts for axis in self.order)):
             by_axis = dict(zip(self.order, found, strict=True))
             (x, a), (y, b), (z, c) = (by_axis[axis] for axis in range(3))
             yield Window((x, y, z), (a, b, c))
 
     def bricks(self) -> Iterator[Index]:
-        """Go through all bricks in the order in which they finish."""
-        for found in product(*(range(len(self.axes[axis].cuts) - 1) for axis in self.order)):
-            by_axis = dict(zip(self.order, found, strict=True))
-            yield by_axis[0], by_axis[1], by_axis[2]
+        """Go through all bricks."""
+        return product(*(range(len(axis.cuts) - 1) for axis in self.axes))  # type: ignore[return-value]
 
     def bricks_of(self, window: Window) -> Iterator[Index]:
         """Go through the bricks that a window covers."""
