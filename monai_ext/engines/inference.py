@@ -84,13 +84,6 @@ class GuardedSegmentation(GuardedStep):
         self.entropy = entropy
         self._found: float | None = None
 
-    def evaluate(self, engine: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """Segment one scan that could be read."""
-        output = super().evaluate(engine, batch)
-        if self.entropy:
-            output["entropy"] = torch.tensor([self._found])
-        return output
-
     def predict(self, image: torch.Tensor, network: nn.Module, inferer: Any) -> MetaTensor:
         """Return the labels of the one scan of a batch."""
         found = segment(decollate_batch(image)[0], network, inferer, entropy=self.entropy)
@@ -98,3 +91,7 @@ class GuardedSegmentation(GuardedStep):
         labels = MetaTensor(torch.from_numpy(found.labels)[None, None]).copy_meta_from(image)
         labels.affine = torch.from_numpy(found.affine)[None]
         return labels
+
+    def told(self) -> dict[str, Any]:
+        """Return the entropy, when asked for."""
+        return {"entropy": torch.tensor([self._found])} if self.entropy else {}

@@ -191,7 +191,7 @@ class EvaluationStep:
         if isinstance(image, MetaTensor) and type(prediction) is torch.Tensor:
             # The way back to the scan's own grid is recorded in the image.
             prediction = MetaTensor(prediction).copy_meta_from(image)
-        engine.state.output = {"image": image, "label": label, "pred": prediction}
+        engine.state.output = {"image": image, "label": label, "pred": prediction, **self.told()}
         if loss is not None:
             engine.state.output["val_loss"] = loss
         engine.fire_event(IterationEvents.FORWARD_COMPLETED)
@@ -202,6 +202,10 @@ class EvaluationStep:
         """Return what the network makes of a batch; a plain tensor gets the image's place, a ``MetaTensor`` has one."""
         # The bare tensor: metadata slow a network down, and TorchScript takes none.
         return inferer(plain_tensor(image), network)
+
+    def told(self) -> dict[str, Any]:
+        """Return more entries of the output, known after `predict`."""
+        return {}
 
 
 def plain_tensor(value: torch.Tensor) -> torch.Tensor:

@@ -20,8 +20,7 @@ class Brick:
     Attributes:
         index: which brick along x, y, z.
         place: its voxels.
-        logits: ``(classes, x, y, z)``, to be used before the next brick is asked for, since its memory is used
-            again; ``None`` where no window was run.
+        logits: ``(classes, x, y, z)``; ``None`` where no window was run.
     """
 
     index: Index
@@ -52,7 +51,6 @@ class BrickSums:
         self._missing = {index: len(covering) for index, covering in self._covering.items()}
         self._shares: dict[Index, dict[View, Tensor]] = {}
         self._sums: dict[Index, Tensor] = {}
-        self._free: dict[torch.Size, list[Tensor]] = defaultdict(list)
         # Bricks before each along the axes, which interpolation needs first, that are not given yet.
         self._before: dict[Index, int] = {index: sum(at > 0 for at in index) for index in windows.bricks()}
         self._ready: deque[Index] = deque()
@@ -65,7 +63,7 @@ class BrickSums:
             values = logits[:, *part]
             weights = self.importance[part] * self._share(index, window.mirrored)
             if index not in self._sums:
-                torch.mul(values, weights, out=self._opened(index, values.shape))
+                self._sums[index] = (values * weights).to(self.dtype)
             elif self.dtype == values.dtype:
                 self._sums[index].addcmul_(values, weights)
             else:
@@ -85,8 +83,6 @@ class BrickSums:
             if logits is not None:
                 _refuse_not_finite(logits)
             yield Brick(index, self.windows.place(index), logits)
-            if logits is not None:
-                self._free[logits.shape].append(logits)
             for gone in (self._covering, self._missing, self._shares, self._before):
                 gone.pop(index, None)
             for axis in range(3):
@@ -98,11 +94,6 @@ class BrickSums:
     def _note(self, index: Index) -> None:
         if not self._missing.get(index) and not self._before[index]:
             self._ready.append(index)
-
-    def _opened(self, index: Index, shape: torch.Size) -> Tensor:
-        free = self._free[shape]
-        self._sums[index] = free.pop() if free else torch.empty(shape, dtype=self.dtype, device=self.device)
-        return self._sums[index]
 
     def _share(self, index: Index, view: View) -> Tensor:
         """Return what the weights of one view are multiplied with, so that those of all windows add up to 1."""

@@ -45,7 +45,7 @@ class Fake(torch.nn.Module):
         for _ in range(self.work):
             torch.nn.functional.conv3d(window, self.kernel, padding=1)
         levels = torch.linspace(0, 1, self.classes).view(-1, 1, 1, 1)
-        return self.slope * (window - levels)
+        return (window - levels).mul_(self.slope)
 
 
 def peak_gib() -> float:
