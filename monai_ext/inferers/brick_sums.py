@@ -1,5 +1,6 @@
 """Weighted sums of windows, brick by brick, each finished with the last window that covers it."""
 
+import mmap
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -63,7 +64,7 @@ class BrickSums:
             values = logits[:, *part]
             weights = self.importance[part] * self._share(index, window.mirrored)
             if index not in self._sums:
-                self._sums[index] = (values * weights).to(self.dtype)
+                self._sums[index] = torch.mul(values, weights, out=_room(values.shape, self.dtype, self.device))
             elif self.dtype == values.dtype:
                 self._sums[index].addcmul_(values, weights)
             else:
@@ -105,6 +106,13 @@ class BrickSums:
                 totals[window.mirrored] = weights if before is None else before + weights
             self._shares[index] = {each: 1 / (total * len(totals)) for each, total in totals.items()}
         return self._shares[index][view]
+
+
+def _room(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
+    if device.type != "cpu":
+        return torch.empty(shape, dtype=dtype, device=device)
+    # From the system and back to it: bricks of many sizes that come and go leave holes in a heap.
+    return torch.frombuffer(mmap.mmap(-1, shape.numel() * dtype.itemsize), dtype=dtype).view(shape)
 
 
 def _refuse_not_finite(logits: Tensor) -> None:

@@ -1,7 +1,7 @@
 """The way back from a network's grid to a scan's own, for one part of the logits after the other.
 
-A network's grid has the scan's axes turned to RAS, the same first voxel and another spacing, so that linear
-interpolation can be done along one axis after another; voxels beyond the last one of the network's grid take its value.
+A network's grid has the scan's axes turned to RAS and another spacing, so that linear interpolation can be done along
+one axis after another; voxels beyond the network's grid take the value at its edge.
 """
 
 from collections.abc import Sequence
@@ -52,15 +52,26 @@ class OwnGrid:
         turn = nib.orientations.io_orientation(own)
         turned = own @ nib.orientations.inv_ornt_aff(turn, (x, y, z))
         sizes = [(x, y, z)[int(axis)] for axis in np.argsort(turn[:, 0])]
-        zoom = np.divide(spacing_of(turned), spacing_of(here))
+        step = np.linalg.solve(here, turned)
+        zoom, offset = np.diag(step)[:3].copy(), step[:3, 3].copy()
         zoom[np.abs(zoom - 1) < _STILL] = 1
-        if largest_shift_mm(sizes, here @ np.diag([*zoom, 1]), turned) > _OFF * min(spacing_of(here)):
+        offset[np.abs(offset) < _STILL * max(sizes)] = 0
+        straight = np.diag([*zoom, 1])
+        straight[:3, 3] = offset
+        last = offset + zoom * (np.array(sizes) - 1)
+        beyond = np.maximum(-offset, last - image.shape[1:])
+        off = largest_shift_mm(sizes, here @ straight, turned) / min(spacing_of(here))
+        # MONAI rounds sizes to whole voxels, and may lay the middles of both grids on each other.
+        if off > _OFF or (beyond > 1 + zoom).any() or min(zoom) <= 0:
             raise GeometryError(
                 f"{case}: it does not lie along the axes on which it was read; turn and resample it with load_ct alone",
                 code="grid.axes",
                 case=case,
             )
-        px, py, pz = (_places(size, step, full) for size, step, full in zip(sizes, zoom, image.shape[1:], strict=True))
+        px, py, pz = (
+            np.clip(offset[axis] + zoom[axis] * np.arange(sizes[axis]), 0, image.shape[axis + 1] - 1)
+            for axis in range(3)
+        )
         return cls((x, y, z), turn, (px, py, pz))
 
     def in_ras(self, volume: np.ndarray) -> np.ndarray:
@@ -102,7 +113,3 @@ def interpolated(values: Tensor, weights: Sequence[Tensor | None]) -> Tensor:
             classes, _, *rest = values.shape
             values = torch.matmul(x, values.flatten(2)).reshape(classes, len(x), *rest)
     return values
-
-
-def _places(size: int, step: float, full: int) -> np.ndarray:
-    return np.minimum(np.arange(size) * step, full - 1)

@@ -35,7 +35,8 @@ def scan(tmp_path: Path) -> Scan:
     ) -> Path:
         generator = np.random.default_rng(5)
         voxels = generator.normal(0, 60, shape) - 1000 * (generator.random(shape) < 0.2)
-        turn = np.array([[0.96, -0.28, 0], [0.28, 0.96, 0], [0, 0, 1]])
+        tilt = np.array([[1, 0, 0], [0, 0.96, -0.28], [0, 0.28, 0.96]])
+        turn = np.array([[0.8, -0.6, 0], [0.6, 0.8, 0], [0, 0, 1]]) @ tilt
         affine = np.eye(4)
         affine[:3, :3] = turn * np.array(edges)
         affine[:3, 3] = 11, -7, 3
