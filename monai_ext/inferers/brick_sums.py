@@ -57,20 +57,19 @@ class BrickSums:
         self._ready: deque[Index] = deque()
         self._note((0, 0, 0))
 
-    def add(self, window: Window, logits: Tensor) -> None:
-        """Add a window's ``(classes, x, y, z)`` logits, on the volume's own, unmirrored axes."""
-        for index in self.windows.bricks_of(window):
-            part = self.windows.inside(window, index)
-            values = logits[:, *part]
-            weights = self.importance[part] * self._share(index, window.mirrored)
-            if index not in self._sums:
-                self._sums[index] = torch.mul(values, weights, out=_room(values.shape, self.dtype, self.device))
-            elif self.dtype == values.dtype:
-                self._sums[index].addcmul_(values, weights)
-            else:
-                self._sums[index].add_(values * weights)
-            self._missing[index] -= 1
-            self._note(index)
+    def add(self, index: Index, window: Window, logits: Tensor) -> None:
+        """Add to one brick its part of a window's ``(classes, x, y, z)`` logits, on the volume's unmirrored axes."""
+        part = self.windows.inside(window, index)
+        values, weights = logits[:, *part], self.importance[part] * self._share(index, window.mirrored)
+        if index not in self._sums:
+            room = _room(values.shape, self.dtype, self.device)
+            self._sums[index] = torch.mul(values, weights, out=room)
+        elif self.dtype == values.dtype:
+            self._sums[index].addcmul_(values, weights)
+        else:
+            self._sums[index].add_(values * weights)
+        self._missing[index] -= 1
+        self._note(index)
 
     def finished(self) -> Iterator[Brick]:
         """Take out the bricks that wait for no further window, each after those before it along the axes.

@@ -115,9 +115,11 @@ class BrickInferer(MirroredSlidingWindow):
             crops = torch.stack([self._crop(volume, window, roi) for window in batch])
             found = self._predicted(network, crops.to(self.sw_device or volume.device), args, kwargs)
             for number, window in enumerate(batch):
-                sums.add(window, found[number].flip(_mirrored(window)) if any(window.mirrored) else found[number])
-            del found  # not needed while finished bricks are looked at, and large
-            yield from sums.finished()
+                logits = found[number].flip(_mirrored(window)) if any(window.mirrored) else found[number]
+                for index in windows.bricks_of(window):
+                    sums.add(index, window, logits)
+                    yield from sums.finished()  # at once, for what is finished makes room for what is begun
+            del found, logits
 
     def windows(self, shape: Sequence[int]) -> Windows:
         """Return the windows on a volume of a shape; a window's size that is not positive is that of the volume."""

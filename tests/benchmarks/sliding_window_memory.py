@@ -82,7 +82,7 @@ def run(args: argparse.Namespace, scan: Path, out: Path) -> dict[str, float]:
         data = chain({"image": scan})
         read, read_peak = time.monotonic() - started, peak_gib()
         if args.way == "bricks":
-            inferer = BrickInferer(WINDOW, 1, args.overlap, accumulate=args.accumulate)
+            inferer = BrickInferer(WINDOW, 1, args.overlap, accumulate=args.accumulate, progress=True)
             segment_to_file(out, data["image"], network, inferer, names)
         else:
             inferer = SlidingWindowInferer(WINDOW, 1, args.overlap, mode="gaussian")
