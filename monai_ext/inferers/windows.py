@@ -29,13 +29,28 @@ class AxisWindows:
     overlap: float
     mirrored: bool = False
 
+    @property
+    def step(self) -> int:
+        """Voxels from one window to the next, but for the last, which is moved back to end with the volume."""
+        return self.window if self.window >= self.size else max(int(self.window * (1 - self.overlap)), 1)
+
+    @cached_property
+    def rows(self) -> list[list[tuple[int, bool]]]:
+        """The starts, those together that lie within half a step: they are walked side by side."""
+        rows: list[list[tuple[int, bool]]] = []
+        for start in self.starts:
+            if rows and 2 * (start[0] - rows[-1][0][0]) <= self.step:
+                rows[-1].append(start)
+            else:
+                rows.append([start])
+        return rows
+
     @cached_property
     def starts(self) -> list[tuple[int, bool]]:
         """First voxel of each window, ascending, and whether it is one on the mirrored volume."""
         padded = max(self.size, self.window)
-        step = self.window if self.window == padded else max(int(self.window * (1 - self.overlap)), 1)
         last = padded - self.window
-        plain = [min(start, last) - (padded - self.size) // 2 for start in range(0, last + step, step)]
+        plain = [min(start, last) - (padded - self.size) // 2 for start in range(0, last + self.step, self.step)]
         other = [self.size - self.window - start for start in plain] if self.mirrored else []
         return sorted([(start, False) for start in plain] + [(start, True) for start in other])
 
@@ -79,11 +94,16 @@ class Windows:
         self.order = sorted(range(3), key=lambda axis: -self.axes[axis].size)
 
     def __iter__(self) -> Iterator[Window]:
-        """Go along the longest axis slowest."""
-        for found in product(*(self.axes[axis].starts for axis in self.order)):
-            by_axis = dict(zip(self.order, found, strict=True))
-            (x, a), (y, b), (z, c) = (by_axis[axis] for axis in range(3))
-            yield Window((x, y, z), (a, b, c))
+        """Go along the longest axis slowest.
+
+        Windows that hardly differ along an axis come one after the other, so that what they share does not wait while
+        a whole row of either is walked.
+        """
+        for rows in product(*(self.axes[axis].rows for axis in self.order)):
+            for found in product(*rows):
+                by_axis = dict(zip(self.order, found, strict=True))
+                (x, a), (y, b), (z, c) = (by_axis[axis] for axis in range(3))
+                yield Window((x, y, z), (a, b, c))
 
     def bricks(self) -> Iterator[Index]:
         """Go through all bricks."""
