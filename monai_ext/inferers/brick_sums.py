@@ -1,0 +1,127 @@
+"""Weighted sums of windows, brick by brick, each finished with the last window that covers it."""
+
+import mmap
+from collections import defaultdict, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from monai_ext.base import InputError
+from monai_ext.inferers.windows import Index, Place, Window, Windows
+
+View = tuple[bool, bool, bool]
+
+
+@dataclass(frozen=True)
+class Brick:
+    """A finished part of a volume's logits.
+
+    Attributes:
+        index: which brick along x, y, z.
+        place: its voxels.
+        logits: ``(classes, x, y, z)``; ``None`` where no window was run.
+    """
+
+    index: Index
+    place: Place
+    logits: Tensor | None
+
+
+class BrickSums:
+    """Adds up windows; what it holds is what waits for further windows, never the whole volume.
+
+    Args:
+        windows: all windows on the volume.
+        run: those that are run, in their order.
+        importance: ``(x, y, z)`` weights of a window's voxels.
+        dtype: the type of the sums.
+        device: where they are kept.
+    """
+
+    def __init__(
+        self, windows: Windows, run: Sequence[Window], importance: Tensor, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self.windows, self.dtype, self.device = windows, dtype, device
+        self.importance = importance.to(device)
+        self._covering: dict[Index, list[Window]] = defaultdict(list)
+        for window in run:
+            for index in windows.bricks_of(window):
+                self._covering[index].append(window)
+        self._missing = {index: len(covering) for index, covering in self._covering.items()}
+        self._shares: dict[Index, dict[View, Tensor]] = {}
+        self._sums: dict[Index, Tensor] = {}
+        # Bricks before each along the axes, which interpolation needs first, that are not given yet.
+        self._before: dict[Index, int] = {index: sum(at > 0 for at in index) for index in windows.bricks()}
+        self._ready: deque[Index] = deque()
+        self._note((0, 0, 0))
+
+    def add(self, index: Index, window: Window, logits: Tensor) -> None:
+        """Add to one brick its part of a window's ``(classes, x, y, z)`` logits, on the volume's unmirrored axes."""
+        part = self.windows.inside(window, index)
+        values, weights = logits[:, *part], self.importance[part] * self._share(index, window.mirrored)
+        if index not in self._sums:
+            room = _room(values.shape, self.dtype, self.device)
+            self._sums[index] = torch.mul(values, weights, out=room)
+        elif self.dtype == values.dtype:
+            self._sums[index].addcmul_(values, weights)
+        else:
+            self._sums[index].add_(values * weights)
+        self._missing[index] -= 1
+        self._note(index)
+
+    def finished(self) -> Iterator[Brick]:
+        """Take out the bricks that wait for no further window, each after those before it along the axes.
+
+        Raises:
+            InputError: logits are not finite.
+        """
+        while self._ready:
+            index = self._ready.popleft()
+            logits = self._sums.pop(index, None)
+            if logits is not None:
+                _refuse_not_finite(logits)
+            yield Brick(index, self.windows.place(index), logits)
+            for gone in (self._covering, self._missing, self._shares, self._before):
+                gone.pop(index, None)
+            for axis in range(3):
+                x, y, z = (at + (other == axis) for other, at in enumerate(index))
+                if (x, y, z) in self._before:
+                    self._before[x, y, z] -= 1
+                    self._note((x, y, z))
+
+    def _note(self, index: Index) -> None:
+        if not self._missing.get(index) and not self._before[index]:
+            self._ready.append(index)
+
+    def _share(self, index: Index, view: View) -> Tensor:
+        """Return what the weights of one view are multiplied with, so that those of all windows add up to 1."""
+        if index not in self._shares:
+            totals: dict[View, Tensor] = {}
+            for window in self._covering[index]:
+                weights = self.importance[self.windows.inside(window, index)]
+                before = totals.get(window.mirrored)
+                totals[window.mirrored] = weights if before is None else before + weights
+            self._shares[index] = {each: 1 / (total * len(totals)) for each, total in totals.items()}
+        return self._shares[index][view]
+
+
+def _room(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
+    if device.type != "cpu":
+        return torch.empty(shape, dtype=dtype, device=device)
+    # From the system and back to it: bricks of many sizes that come and go leave holes in a heap.
+    return torch.frombuffer(mmap.mmap(-1, shape.numel() * dtype.itemsize), dtype=dtype).view(shape)
+
+
+def _refuse_not_finite(logits: Tensor) -> None:
+    # A sum is as good as a look at each, and needs no memory; only if it is bad they are counted.
+    if torch.isfinite(logits.sum(dtype=torch.float32)):
+        return
+    bad = int(logits.numel() - torch.isfinite(logits).sum())
+    if bad:
+        raise InputError(
+            f"{bad} of {logits.numel()} logits in a part of the scan are NaN or infinite, nothing was written; "
+            "check the weights, and try without mixed precision",
+            code="inference.not_finite",
+        )

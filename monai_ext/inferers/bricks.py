@@ -1,0 +1,179 @@
+"""A sliding window whose memory does not grow with classes times volume."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from monai.data.utils import compute_importance_map
+from torch import Tensor
+from torch.nn import functional
+from tqdm import tqdm
+
+from monai_ext.base import InputError, SettingError, as_numbers, is_number
+from monai_ext.inferers.brick_sums import Brick, BrickSums
+from monai_ext.inferers.mirrored import MirroredSlidingWindow
+from monai_ext.inferers.windows import AxisWindows, Window, Windows
+from monai_ext.volumes import body_mask
+from monai_ext.volumes.body import CELL_MM
+
+_SUMS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+class BrickInferer(MirroredSlidingWindow):
+    """MONAI's sliding window, finished brick by brick along the longest axis.
+
+    The windows and their weights are those of MONAI's ``SlidingWindowInferer``, on mirrored views too. `bricks` gives
+    each part of the volume as soon as its last window was run, and holds no more than what waits for further ones:
+    classes x a cross-section x the overlap. Calling it gives the whole volume's logits, as MONAI's does, without
+    gradients.
+
+    Args:
+        roi_size, sw_batch_size, overlap, mirror_axes: see `MirroredSlidingWindow`.
+        accumulate: type of the sums, ``"float32"``, or at half the memory ``"float16"`` or ``"bfloat16"``, which change
+            labels where classes are close (see docs/benchmarks.md).
+        body_above: run no window that lies outside the body, and take background there; the body is what exceeds this
+            value of the image, see ``monai_ext.volumes.body_mask``. All windows by default.
+        spacing_mm: voxel edges of the images, with which the body is found.
+        **window: ``mode``, ``sigma_scale``, ``padding_mode``, ``cval``, ``sw_device``, ``device`` (of the sums and the
+            result) and ``progress`` of MONAI's ``SlidingWindowInferer``.
+
+    Raises:
+        SettingError: a setting is out of range, or one of MONAI's that is not supported.
+        InputError: when it runs, a network that gives no logits of its window's size, or logits that are not finite.
+    """
+
+    def __init__(
+        self,
+        roi_size: Sequence[int],
+        sw_batch_size: int = 1,
+        overlap: float = 0.5,
+        mirror_axes: Sequence[int] = (),
+        accumulate: str = "float32",
+        body_above: float | None = None,
+        spacing_mm: Sequence[float] = (1.5, 1.5, 1.5),
+        **window: Any,
+    ) -> None:
+        known = {"mode", "sigma_scale", "padding_mode", "cval", "sw_device", "device", "progress"}
+        if other := set(window) - known:
+            raise SettingError(
+                f"{', '.join(sorted(other))}: not known here; use MirroredSlidingWindow for it", code="setting.window"
+            )
+        super().__init__(roi_size, sw_batch_size, overlap, mirror_axes, **window)
+        if accumulate not in _SUMS:
+            raise SettingError(f"accumulate: {accumulate!r}; choose {', '.join(_SUMS)}", code="setting.accumulate")
+        if body_above is not None and not is_number(body_above):
+            raise SettingError(
+                f"body_above: {body_above!r} is no value of the image; give a number, or null for all windows",
+                code="setting.body",
+            )
+        edges = as_numbers(spacing_mm, 3)
+        if edges is None or min(edges) <= 0:
+            raise SettingError(
+                f"spacing_mm: {spacing_mm!r} is not a voxel size; give three edges in mm", code="setting.spacing"
+            )
+        self.accumulate, self.body_above = _SUMS[accumulate], body_above
+        self.spacing_mm = (edges[0], edges[1], edges[2])
+
+    def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        """Return logits ``(b, classes, x, y, z)`` on the grid of ``inputs`` ``(b, c, x, y, z)``.
+
+        Where no window was run, the logit of class 0 is 1 and that of the others 0.
+        """
+        out: Tensor | None = None
+        for number, volume in enumerate(inputs):
+            unrun: list[Brick] = []
+            for brick in self.bricks(volume, network, *args, **kwargs):
+                if brick.logits is None:
+                    unrun.append(brick)
+                    continue
+                if out is None:
+                    shape = (len(inputs), len(brick.logits), *inputs.shape[2:])
+                    out = torch.empty(shape, dtype=inputs.dtype, device=brick.logits.device)
+                out[number, :, *brick.place] = brick.logits
+            assert out is not None  # at least one window is run
+            for brick in unrun:
+                out[number, :, *brick.place] = 0
+                out[number, 0, *brick.place] = 1
+        assert out is not None
+        return out
+
+    def bricks(self, volume: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Iterator[Brick]:
+        """Run the network over one ``(c, x, y, z)`` volume and give its bricks, each as soon as it is finished.
+
+        Together they fill the volume, without overlap; each comes after those before it along the axes.
+        """
+        windows = self.windows(volume.shape[1:])
+        run = list(windows) if self.body_above is None else self._on_the_body(windows, volume)
+        device = torch.device(self.device) if self.device is not None else volume.device
+        roi = tuple(axis.window for axis in windows.axes)
+        importance = compute_importance_map(roi, mode=self.mode, sigma_scale=self.sigma_scale, device=device)
+        sums = BrickSums(windows, run, importance, self.accumulate, device)
+        starts = range(0, len(run), self.sw_batch_size)
+        for start in tqdm(starts) if self.progress else starts:
+            batch = run[start : start + self.sw_batch_size]
+            crops = torch.stack([self._crop(volume, window, roi) for window in batch])
+            found = self._predicted(network, crops.to(self.sw_device or volume.device), args, kwargs)
+            for number, window in enumerate(batch):
+                logits = found[number].flip(_mirrored(window)) if any(window.mirrored) else found[number]
+                for index in windows.bricks_of(window):
+                    sums.add(index, window, logits)
+                    yield from sums.finished()  # at once, for what is finished makes room for what is begun
+            del found, logits
+
+    def windows(self, shape: Sequence[int]) -> Windows:
+        """Return the windows on a volume of a shape; a window's size that is not positive is that of the volume."""
+        return Windows(
+            [
+                AxisWindows(size, window if window > 0 else size, self.overlap, axis in self.mirror_axes)
+                for axis, (size, window) in enumerate(zip(shape, self.roi_size, strict=True))
+            ]
+        )
+
+    def _on_the_body(self, windows: Windows, volume: Tensor) -> list[Window]:
+        assert self.body_above is not None
+        body = body_mask(volume[0].float().cpu().numpy(), self.spacing_mm, self.body_above)
+        # A cell further, for opening takes the body's sharp edges away.
+        margin = [math.ceil(CELL_MM / edge) for edge in self.spacing_mm]
+        every = list(windows)
+        chosen = []
+        for window in every:
+            place = (
+                slice(max(start - more, 0), max(start + axis.window + more, 0))
+                for start, axis, more in zip(window.start, windows.axes, margin, strict=True)
+            )
+            if body[tuple(place)].any():
+                chosen.append(window)
+        return chosen or every[:1]  # one at least, for it tells how many classes there are
+
+    def _crop(self, volume: Tensor, window: Window, roi: Sequence[int]) -> Tensor:
+        pads: list[int] = []
+        place = [slice(None)]
+        for start, size, full in zip(window.start, roi, volume.shape[1:], strict=True):
+            place.append(slice(max(start, 0), min(start + size, full)))
+            pads = [max(-start, 0), max(start + size - full, 0), *pads]  # the last axis comes first
+        crop = volume[tuple(place)]
+        if any(pads):
+            value = {"value": self.cval} if str(self.padding_mode) == "constant" else {}
+            crop = functional.pad(crop[None], pads, mode=str(self.padding_mode), **value)[0]
+        return crop.flip(_mirrored(window)) if any(window.mirrored) else crop
+
+    def _predicted(
+        self, network: Callable[..., Tensor], crops: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Tensor:
+        found = network(crops, *args, **kwargs)
+        wanted = (len(crops), *crops.shape[2:])
+        if not isinstance(found, Tensor) or (*found.shape[:1], *found.shape[2:]) != wanted:
+            given = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise InputError(
+                f"the network makes {given} of windows {tuple(crops.shape)}; bricks need one tensor of the windows' "
+                "size, use MirroredSlidingWindow for others",
+                code="inference.output",
+            )
+        # Under autocast in half precision; sums of such would lose what the network still tells apart.
+        found = found.detach()
+        return found.to(self.device or crops.device, torch.promote_types(found.dtype, torch.float32))
+
+
+def _mirrored(window: Window) -> list[int]:
+    return [axis + 1 for axis, yes in enumerate(window.mirrored) if yes]

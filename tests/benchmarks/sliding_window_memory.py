@@ -1,0 +1,178 @@
+"""Peak memory and time of segmenting a large scan from file to file, beside MONAI's way.
+
+    python tests/benchmarks/sliding_window_memory.py --way bricks --shape 512 512 1000 --classes 118
+    python tests/benchmarks/sliding_window_memory.py --compare --shape 192 192 240 --classes 24
+    python tests/benchmarks/sliding_window_memory.py --torso shared/ct/torso_3mm.nii.gz
+
+The first tells the peak of its own process (VmHWM), the second the ratio of time and memory of both ways, each in a
+process of its own, and how many labels differ. The third pads a real scan to a scanner's field of view and compares
+MONAI's inferer with bricks that skip what is outside the body. The predictor is a cheap fake one.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.inferers import SlidingWindowInferer
+from monai.transforms import Invertd
+
+from monai_ext.inferers import BrickInferer, segment_to_file
+from monai_ext.outputs import LabelMapWriter
+from monai_ext.transforms import load_ct
+
+WINDOW = (96, 96, 96)
+
+
+class Fake(torch.nn.Module):
+    """Logits that follow the grey values, at the price of one product a class and ``work`` convolutions."""
+
+    def __init__(self, classes: int, work: int) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(1)
+        self.classes, self.work = classes, work
+        self.slope = torch.randn(classes, 1, 1, 1, generator=generator)
+        self.kernel = torch.randn(8, 1, 3, 3, 3, generator=generator)
+
+    def forward(self, window: torch.Tensor) -> torch.Tensor:
+        for _ in range(self.work):
+            torch.nn.functional.conv3d(window, self.kernel, padding=1)
+        levels = torch.linspace(0, 1, self.classes).view(-1, 1, 1, 1)
+        return (window - levels).mul_(self.slope)
+
+
+def peak_gib() -> float:
+    """Return the highest resident memory of this process so far."""
+    line = next(
+        row for row in Path("/proc/self/status").read_text(encoding="ascii").splitlines() if row.startswith("VmHWM")
+    )
+    return int(line.split()[1]) / 2**20
+
+
+def phantom(path: Path, shape: list[int]) -> Path:
+    """Write noise in a cylinder of tissue as int16, plane by plane, 0.98 x 0.98 x 1 mm."""
+    generator = np.random.default_rng(0)
+    x, y = np.ogrid[-1 : 1 : shape[0] * 1j, -1 : 1 : shape[1] * 1j]
+    inside = (x**2 / 0.6 + y**2 / 0.4) < 1
+    voxels = np.empty(shape, np.int16, order="F")
+    for z in range(shape[2]):
+        plane = generator.normal(40, 60, shape[:2]) + 60 * np.sin(7 * x + z / 25) * np.cos(9 * y - z / 40)
+        voxels[:, :, z] = np.where(inside, plane, generator.normal(-1000, 20, shape[:2]))
+    image = nib.Nifti1Image(voxels, np.diag([-0.98, -0.98, 1, 1]))
+    image.set_qform(image.affine, 1)
+    image.set_sform(image.affine, 1)
+    nib.save(image, path)
+    return path
+
+
+def run(args: argparse.Namespace, scan: Path, out: Path) -> dict[str, float]:
+    """Segment one scan one way in this process."""
+    network = Fake(args.classes, args.work)
+    names = {number: f"class {number}" for number in range(1, args.classes)}
+    started = time.monotonic()
+    chain = load_ct()
+    with torch.inference_mode():
+        data = chain({"image": scan})
+        read, read_peak = time.monotonic() - started, peak_gib()
+        if args.way == "bricks":
+            inferer = BrickInferer(WINDOW, 1, args.overlap, accumulate=args.accumulate, progress=True)
+            segment_to_file(out, data["image"], network, inferer, names)
+        else:
+            inferer = SlidingWindowInferer(WINDOW, 1, args.overlap, mode="gaussian")
+            data["pred"] = MetaTensor(inferer(data["image"].as_tensor()[None], network)[0])
+            data = Invertd("pred", chain, orig_keys="image", nearest_interp=False)(data)
+            LabelMapWriter("pred", out.parent, names)(data)
+    return {
+        "seconds": round(time.monotonic() - started, 1),
+        "reading_seconds": round(read, 1),
+        "reading_peak_gib": round(read_peak, 2),
+        "peak_gib": round(peak_gib(), 2),
+    }
+
+
+def compare(args: argparse.Namespace) -> dict[str, object]:
+    """Run both ways in processes of their own."""
+    with tempfile.TemporaryDirectory() as folder:
+        scan = phantom(Path(folder) / "scan.nii.gz", args.shape)
+        found: dict[str, object] = {}
+        for way in ("monai", "bricks"):
+            command = [sys.executable, __file__, "--way", way, "--scan", str(scan), "--out", f"{folder}/{way}.nii.gz"]
+            command += ["--classes", str(args.classes), "--overlap", str(args.overlap), "--work", str(args.work)]
+            done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
+            found[way] = json.loads(done.stdout.splitlines()[-1])
+        maps = [Path(folder) / "scan" / "scan_seg.nii.gz", Path(folder) / "bricks.nii.gz"]
+        one, two = (np.asarray(nib.load(path).dataobj) for path in maps)
+        found["time_ratio"] = round(found["bricks"]["seconds"] / found["monai"]["seconds"], 2)  # type: ignore[index]
+        found["memory_ratio"] = round(found["bricks"]["peak_gib"] / found["monai"]["peak_gib"], 2)  # type: ignore[index]
+        found["labels_that_differ"] = float(np.mean(one != two))
+    return found
+
+
+def torso(args: argparse.Namespace) -> dict[str, float]:
+    """Compare the inferers alone on a real scan in air, as far as a scanner sees."""
+    image = load_ct(window_hu=(-175, 250))({"image": args.torso})["image"].as_tensor()
+    wanted = [max(size, round(500 / 1.5)) if axis < 2 else size for axis, size in enumerate(image.shape[1:])]
+    pads: list[int] = []
+    for size, full in zip(image.shape[1:], wanted, strict=True):
+        pads = [(full - size) // 2, full - size - (full - size) // 2, *pads]
+    image = torch.nn.functional.pad(image, pads)[None]
+    network, found = Fake(args.classes, args.work), {"voxels": float(image.numel())}
+    ways = {
+        "monai": SlidingWindowInferer(WINDOW, 1, args.overlap, mode="gaussian"),
+        "bricks": BrickInferer(WINDOW, 1, args.overlap),
+        "bricks_on_the_body": BrickInferer(WINDOW, 1, args.overlap, body_above=0.1),
+    }
+    with torch.inference_mode():
+        for name, inferer in ways.items():
+            started = time.monotonic()
+            inferer(image, network)
+            found[name] = round(time.monotonic() - started, 1)
+    return found | {f"{name}_ratio": round(found[name] / found["monai"], 2) for name in list(ways)[1:]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--way", choices=["bricks", "monai"], default="bricks")
+    parser.add_argument("--shape", type=int, nargs=3, default=[512, 512, 1000])
+    parser.add_argument("--classes", type=int, default=118)
+    parser.add_argument("--overlap", type=float, default=0.5)
+    parser.add_argument("--accumulate", default="float32")
+    parser.add_argument("--work", type=int, default=0, help="convolutions of the fake predictor")
+    parser.add_argument("--scan", type=Path)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--compare", action="store_true")
+    parser.add_argument("--torso", type=Path)
+    args = parser.parse_args()
+    if args.compare:
+        print(json.dumps(compare(args), indent=1))
+    elif args.torso:
+        print(json.dumps(torso(args), indent=1))
+    elif args.scan:
+        print(json.dumps(run(args, args.scan, args.out)))
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            # In a process of its own, for making the phantom takes memory too.
+            scan = phantom(Path(folder) / "scan.nii.gz", args.shape)
+            command = [
+                sys.executable,
+                __file__,
+                "--scan",
+                str(scan),
+                "--out",
+                f"{folder}/out.nii.gz",
+                "--way",
+                args.way,
+            ]
+            command += ["--classes", str(args.classes), "--overlap", str(args.overlap), "--work", str(args.work)]
+            subprocess.run([*command, "--accumulate", args.accumulate], check=True)
+
+
+if __name__ == "__main__":
+    main()
