@@ -1,6 +1,5 @@
 """Weighted sums of windows, brick by brick, each finished with the last window that covers it."""
 
-import mmap
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 
 from monai_ext.base import InputError
+from monai_ext.inferers.sum_memory import SumMemory
 from monai_ext.inferers.windows import Index, Place, Window, Windows
 
 View = tuple[bool, bool, bool]
@@ -21,7 +21,8 @@ class Brick:
     Attributes:
         index: which brick along x, y, z.
         place: its voxels.
-        logits: ``(classes, x, y, z)``; ``None`` where no window was run.
+        logits: ``(classes, x, y, z)``; ``None`` where no window was run. Where sums lie in a file, it holds
+            until the next brick is asked for.
     """
 
     index: Index
@@ -37,14 +38,13 @@ class BrickSums:
         run: those that are run, in their order.
         importance: ``(x, y, z)`` weights of a window's voxels.
         dtype: the type of the sums.
-        device: where they are kept.
+        memory: where they are kept.
     """
 
     def __init__(
-        self, windows: Windows, run: Sequence[Window], importance: Tensor, dtype: torch.dtype, device: torch.device
+        self, windows: Windows, run: Sequence[Window], importance: Tensor, dtype: torch.dtype, memory: SumMemory
     ) -> None:
-        self.windows, self.dtype, self.device = windows, dtype, device
-        self.importance = importance.to(device)
+        self.windows, self.dtype, self.importance, self.memory = windows, dtype, importance, memory
         self._covering: dict[Index, list[Window]] = defaultdict(list)
         for window in run:
             for index in windows.bricks_of(window):
@@ -62,7 +62,7 @@ class BrickSums:
         part = self.windows.inside(window, index)
         values, weights = logits[:, *part], self.importance[part] * self._share(index, window.mirrored)
         if index not in self._sums:
-            room = _room(values.shape, self.dtype, self.device)
+            room = self.memory.take(index, values.shape, self.dtype)
             self._sums[index] = torch.mul(values, weights, out=room)
         elif self.dtype == values.dtype:
             self._sums[index].addcmul_(values, weights)
@@ -70,6 +70,13 @@ class BrickSums:
             self._sums[index].add_(values * weights)
         self._missing[index] -= 1
         self._note(index)
+
+    def rest(self, before: Window, after: Window | None) -> None:
+        """Let what waits rest, but for the bricks of the window that is run next."""
+        still = set(self.windows.bricks_of(after)) if after is not None else set()
+        for index in self.windows.bricks_of(before):
+            if index in self._sums and index not in still:
+                self.memory.rest(index)
 
     def finished(self) -> Iterator[Brick]:
         """Take out the bricks that wait for no further window, each after those before it along the axes.
@@ -83,6 +90,7 @@ class BrickSums:
             if logits is not None:
                 _refuse_not_finite(logits)
             yield Brick(index, self.windows.place(index), logits)
+            self.memory.give_back(index)
             for gone in (self._covering, self._missing, self._shares, self._before):
                 gone.pop(index, None)
             for axis in range(3):
@@ -105,13 +113,6 @@ class BrickSums:
                 totals[window.mirrored] = weights if before is None else before + weights
             self._shares[index] = {each: 1 / (total * len(totals)) for each, total in totals.items()}
         return self._shares[index][view]
-
-
-def _room(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
-    if device.type != "cpu":
-        return torch.empty(shape, dtype=dtype, device=device)
-    # From the system and back to it: bricks of many sizes that come and go leave holes in a heap.
-    return torch.frombuffer(mmap.mmap(-1, shape.numel() * dtype.itemsize), dtype=dtype).view(shape)
 
 
 def _refuse_not_finite(logits: Tensor) -> None:

@@ -1,10 +1,12 @@
 """A sliding window whose memory does not grow with classes times volume."""
 
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+from monai.data import MetaTensor
 from monai.data.utils import compute_importance_map
 from torch import Tensor
 from torch.nn import functional
@@ -13,6 +15,7 @@ from tqdm import tqdm
 from monai_ext.base import InputError, SettingError, as_numbers, is_number
 from monai_ext.inferers.brick_sums import Brick, BrickSums
 from monai_ext.inferers.mirrored import MirroredSlidingWindow
+from monai_ext.inferers.sum_memory import FileMemory, OwnMemory, SumMemory
 from monai_ext.inferers.windows import AxisWindows, Window, Windows
 from monai_ext.volumes import body_mask
 from monai_ext.volumes.body import CELL_MM
@@ -35,12 +38,16 @@ class BrickInferer(MirroredSlidingWindow):
         body_above: run no window that lies outside the body, and take background there; the body is what exceeds this
             value of the image, see ``monai_ext.volumes.body_mask``. All windows by default.
         spacing_mm: voxel edges of the images, with which the body is found.
+        scratch_dir: a folder on a disk of this machine, for the sums that wait; they are in memory by default. The
+            system writes them out when it needs the memory.
         **window: ``mode``, ``sigma_scale``, ``padding_mode``, ``cval``, ``sw_device``, ``device`` (of the sums and the
             result) and ``progress`` of MONAI's ``SlidingWindowInferer``.
 
     Raises:
         SettingError: a setting is out of range, or one of MONAI's that is not supported.
-        InputError: when it runs, a network that gives no logits of its window's size, or logits that are not finite.
+        WriteError: when it runs, a scratch folder without room.
+        InputError: when it runs, inputs of other axes, a network that gives no logits of its window's size or another
+            count of classes with each window, or logits that are not finite.
     """
 
     def __init__(
@@ -52,6 +59,7 @@ class BrickInferer(MirroredSlidingWindow):
         accumulate: str = "float32",
         body_above: float | None = None,
         spacing_mm: Sequence[float] = (1.5, 1.5, 1.5),
+        scratch_dir: str | os.PathLike[str] | None = None,
         **window: Any,
     ) -> None:
         known = {"mode", "sigma_scale", "padding_mode", "cval", "sw_device", "device", "progress"}
@@ -73,15 +81,21 @@ class BrickInferer(MirroredSlidingWindow):
                 f"spacing_mm: {spacing_mm!r} is not a voxel size; give three edges in mm", code="setting.spacing"
             )
         self.accumulate, self.body_above = _SUMS[accumulate], body_above
-        self.spacing_mm = (edges[0], edges[1], edges[2])
+        self.spacing_mm, self.scratch_dir = (edges[0], edges[1], edges[2]), scratch_dir
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """Return logits ``(b, classes, x, y, z)`` on the grid of ``inputs`` ``(b, c, x, y, z)``.
 
-        Where no window was run, the logit of class 0 is 1 and that of the others 0.
+        Where no window was run, the logit of class 0 is 1 and that of the others 0. A ``MetaTensor`` gives another one
+        of the same place.
         """
+        if inputs.ndim != 5 or not inputs.numel():
+            raise InputError(
+                f"inputs of shape {tuple(inputs.shape)} are no volumes; give (batch, channel, x, y, z)",
+                code="inference.input",
+            )
         out: Tensor | None = None
-        for number, volume in enumerate(inputs):
+        for number, volume in enumerate(inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs):
             unrun: list[Brick] = []
             for brick in self.bricks(volume, network, *args, **kwargs):
                 if brick.logits is None:
@@ -96,7 +110,7 @@ class BrickInferer(MirroredSlidingWindow):
                 out[number, :, *brick.place] = 0
                 out[number, 0, *brick.place] = 1
         assert out is not None
-        return out
+        return MetaTensor(out).copy_meta_from(inputs) if isinstance(inputs, MetaTensor) else out
 
     def bricks(self, volume: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Iterator[Brick]:
         """Run the network over one ``(c, x, y, z)`` volume and give its bricks, each as soon as it is finished.
@@ -108,17 +122,27 @@ class BrickInferer(MirroredSlidingWindow):
         device = torch.device(self.device) if self.device is not None else volume.device
         roi = tuple(axis.window for axis in windows.axes)
         importance = compute_importance_map(roi, mode=self.mode, sigma_scale=self.sigma_scale, device=device)
-        sums = BrickSums(windows, run, importance, self.accumulate, device)
-        starts = range(0, len(run), self.sw_batch_size)
+        starts, sums = range(0, len(run), self.sw_batch_size), None
         for start in tqdm(starts) if self.progress else starts:
             batch = run[start : start + self.sw_batch_size]
             crops = torch.stack([self._crop(volume, window, roi) for window in batch])
             found = self._predicted(network, crops.to(self.sw_device or volume.device), args, kwargs)
-            for number, window in enumerate(batch):
-                logits = found[number].flip(_mirrored(window)) if any(window.mirrored) else found[number]
+            if sums is None:
+                classes = found.shape[1]
+                sums = BrickSums(windows, run, importance, self.accumulate, self._memory(windows, classes, device))
+            if found.shape[1] != classes:
+                raise InputError(
+                    f"the network makes {found.shape[1]} classes of a window and {classes} of another; use a network "
+                    "that always gives all classes",
+                    code="inference.output",
+                )
+            for number, window in enumerate(batch, start):
+                logits = found[number - start]
+                logits = logits.flip(_mirrored(window)) if any(window.mirrored) else logits
                 for index in windows.bricks_of(window):
                     sums.add(index, window, logits)
                     yield from sums.finished()  # at once, for what is finished makes room for what is begun
+                sums.rest(window, run[number + 1] if number + 1 < len(run) else None)
             del found, logits
 
     def windows(self, shape: Sequence[int]) -> Windows:
@@ -129,6 +153,16 @@ class BrickInferer(MirroredSlidingWindow):
                 for axis, (size, window) in enumerate(zip(shape, self.roi_size, strict=True))
             ]
         )
+
+    def _memory(self, windows: Windows, classes: int, device: torch.device) -> SumMemory:
+        if self.scratch_dir is None:
+            return OwnMemory(device)
+        if device.type != "cpu":
+            raise SettingError(
+                f"scratch_dir: sums on {device} do not lie in a file; leave it out, or keep the sums on device='cpu'",
+                code="setting.scratch",
+            )
+        return FileMemory(self.scratch_dir, windows.largest_brick() * classes * self.accumulate.itemsize)
 
     def _on_the_body(self, windows: Windows, volume: Tensor) -> list[Window]:
         assert self.body_above is not None

@@ -20,6 +20,8 @@ from monai_ext.inferers.mapped_volume import MappedVolume
 from monai_ext.inferers.own_grid import OwnGrid
 from monai_ext.inferers.stitching import Padded, Tiles
 from monai_ext.outputs import write_labels
+from monai_ext.outputs.labels import check_ending
+from monai_ext.outputs.output_place import SCAN, check_free
 
 _SETTLE = 64  # bricks after which files in memory are let go
 
@@ -65,7 +67,7 @@ def segment(
 
     Raises:
         GeometryError: the image lies on a grid that ``load_ct`` does not make.
-        InputError: the network's logits are not finite or of another size.
+        InputError: the network's logits are not finite, of another size or of a single class.
     """
     case = str(image.meta.get("case") or "scan")
     grid = OwnGrid.of(image)
@@ -97,7 +99,8 @@ def segment_to_file(
     """Do as `segment`, with the labels in a file from the first brick on.
 
     Args:
-        path: ends in ``.nii.gz`` or ``.nii``; see ``monai_ext.outputs.write_labels``.
+        path: ends in ``.nii.gz`` or ``.nii``; see ``monai_ext.outputs.write_labels``. An earlier result of the
+            same scan is replaced.
         image: see `segment`.
         network: see `segment`.
         inferer: see `segment`.
@@ -111,11 +114,14 @@ def segment_to_file(
     Raises:
         InputError, GeometryError: see `segment`.
         LabelError: a class that was found has no name.
-        WriteError: the files could not be written whole; none is left behind half-written.
+        WriteError: the name is no NIfTI's or the place is another scan's, told before the network runs; or the files
+            could not be written whole: none is left behind half-written.
     """
     path = Path(path)
     case = str(image.meta.get("case") or "scan")
-    about = {"scan_sha256": image.meta["scan_sha256"]} if "scan_sha256" in image.meta else {}
+    check_ending(path, case)
+    check_free(path, case, image.meta.get(SCAN))
+    about = {SCAN: image.meta[SCAN]} if SCAN in image.meta else {}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with ExitStack() as files:
@@ -172,6 +178,11 @@ class _Sheet:
         return room.array if isinstance(room, MappedVolume) else room
 
     def _open(self, classes: int) -> None:
+        if classes < 2:
+            raise InputError(
+                "the network makes a single class, and the highest one of one is always background; give it another",
+                code="inference.output",
+            )
         kind = next(np.dtype(kind) for kind in (np.uint8, np.int16, np.int32) if classes <= np.iinfo(kind).max + 1)
         self._rooms = [self.labels_in(self.grid.shape, kind)]
         if self.probabilities_in is not None:

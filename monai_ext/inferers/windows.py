@@ -1,5 +1,6 @@
 """Where sliding windows lie on a volume, and the bricks between their edges."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -108,6 +109,10 @@ class Windows:
     def bricks(self) -> Iterator[Index]:
         """Go through all bricks."""
         return product(*(range(len(axis.cuts) - 1) for axis in self.axes))  # type: ignore[return-value]
+
+    def largest_brick(self) -> int:
+        """Return an upper bound of a brick's voxels, which one of the largest edge along each axis has."""
+        return math.prod(max(high - low for low, high in pairwise(axis.cuts)) for axis in self.axes)
 
     def bricks_of(self, window: Window) -> Iterator[Index]:
         """Go through the bricks that a window covers."""

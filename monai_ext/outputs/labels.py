@@ -52,8 +52,7 @@ def write_labels(
     """
     path = Path(path)
     case = case or case_id(path)
-    if not path.name.endswith((".nii.gz", ".nii")):
-        raise WriteError(f"{path.name}: name the label volume .nii.gz or .nii", code="write.format", case=case)
+    check_ending(path, case)
     if labels.ndim != 3:
         raise GeometryError(
             f"{case}: labels of shape {labels.shape} are no volume; give (x, y, z)",
@@ -75,6 +74,16 @@ def write_labels(
         content = _sidecar(path, ids, affine, names, case) | {"sha256": sha256_of(temporary)} | dict(about or {})
         written.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return sidecar
+
+
+def check_ending(path: Path, case: str) -> None:
+    """Refuse a name that is no NIfTI's.
+
+    Raises:
+        WriteError: it ends in neither ``.nii.gz`` nor ``.nii``.
+    """
+    if not path.name.endswith((".nii.gz", ".nii")):
+        raise WriteError(f"{path.name}: name the label volume .nii.gz or .nii", code="write.format", case=case)
 
 
 def typed_labels(labels: np.ndarray, names: Mapping[int, str], case: str) -> np.ndarray:

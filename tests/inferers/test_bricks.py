@@ -1,17 +1,21 @@
 """Windows finished brick by brick: the same logits as MONAI's, from less memory."""
 
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from monai.data import MetaTensor
 from monai.inferers import SlidingWindowInferer
 from torch import Tensor
 
-from monai_ext.base import InputError, SettingError
+from monai_ext.base import InputError, SettingError, WriteError
 from monai_ext.inferers import BrickInferer, MirroredSlidingWindow
 from monai_ext.inferers.windows import AxisWindows
 
+fallocate = os.posix_fallocate
 WINDOW = (5, 8, 7)
 CLASSES = 6
 
@@ -73,6 +77,52 @@ def test_settings_of_monais_inferer(settings: dict[str, Any]) -> None:
     network, image = Uneven(), volume(4, 11, 6, batch=2)
     expected = SlidingWindowInferer(WINDOW, 4, 0.4, **{"mode": "gaussian", **settings})(image, network)
     assert_the_same_labels(BrickInferer(WINDOW, 4, 0.4, **settings)(image, network), expected)
+
+
+@pytest.mark.parametrize("settings", [{}, {"mirror_axes": (0, 2)}, {"accumulate": "float16"}, {"body_above": 0.3}])
+def test_sums_in_a_file_are_those_in_memory_and_leave_none(tmp_path: Path, settings: dict[str, Any]) -> None:
+    network, image = Uneven(), volume(13, 19, 29)
+    expected = BrickInferer(WINDOW, 2, 0.5, **settings)(image, network)
+    found = BrickInferer(WINDOW, 2, 0.5, scratch_dir=tmp_path, **settings)(image, network)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_scratch_file_has_slots_for_what_waits_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[tuple[int, int]] = []
+    monkeypatch.setattr(
+        "os.posix_fallocate", lambda _, start, size: taken.append((start, size)) or fallocate(_, start, size)
+    )
+    for length in (40, 160):
+        taken.append((0, 0))
+        BrickInferer(WINDOW, 1, 0.5, scratch_dir=tmp_path)(volume(7, 9, length), Uneven())
+    second = taken.index((0, 0), 1)
+    assert len(taken[:second]) == len(taken[second:]) > 1
+    assert all(start % size == 0 for start, size in taken if size)
+
+
+@pytest.mark.parametrize("why", ["full", "missing"])
+def test_a_scratch_folder_without_room_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    if why == "full":
+        monkeypatch.setattr("os.posix_fallocate", full)
+    folder = tmp_path / ("" if why == "full" else "none")
+    with pytest.raises(
+        WriteError, match=r"^scratch_dir: no room for sums beyond 0\.0 GB \(No s.*\); free space"
+    ) as caught:
+        BrickInferer(WINDOW, scratch_dir=folder)(volume(7, 9, 11), Uneven())
+    assert caught.value.code == "write.scratch"
+    assert str(tmp_path) not in str(caught.value)
+
+
+def test_sums_on_another_device_lie_in_no_file(tmp_path: Path) -> None:
+    inferer = BrickInferer(WINDOW, scratch_dir=tmp_path, device="meta", sw_device="cpu")
+    with pytest.raises(SettingError, match=r"^scratch_dir: sums on meta do not lie in a file; leave it out, or keep"):
+        inferer(volume(7, 9, 11), Uneven())
 
 
 def naive_starts(size: int, window: int, overlap: float) -> list[int]:
@@ -155,6 +205,31 @@ def test_a_network_of_other_sizes_is_refused(answer: Any) -> None:
         BrickInferer(WINDOW, 2)(volume(13, 11, 17), answer)
 
 
+def test_another_count_of_classes_is_refused() -> None:
+    counts = iter([3, 4, 3, 3])
+    with pytest.raises(InputError, match=r"^the network makes 4 classes of a window and 3 of another; use") as caught:
+        BrickInferer((13, 11, 9))(volume(13, 11, 17), lambda window: window.repeat(1, next(counts), 1, 1, 1))
+    assert caught.value.code == "inference.output"
+
+
+@pytest.mark.parametrize("shape", [(1, 13, 11, 17), (1, 1, 13, 11), (0, 1, 5, 8, 7)])
+def test_what_is_no_batch_of_volumes_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match=r"^inputs of shape \(.*\) are no volumes; give \(batch, channel, x, y, z\)$"):
+        BrickInferer(WINDOW)(torch.zeros(shape), lambda window: window)
+
+
+def test_the_place_of_the_inputs_is_kept_as_monais_inferer_keeps_it() -> None:
+    image = MetaTensor(volume(7, 11, 13), affine=torch.diag(torch.tensor([1.5, 2, 3, 1])), meta={"case": "a"})
+    found, expected = (
+        kind(WINDOW, 2, 0.5, mode="gaussian")(image, lambda window: window.repeat(1, 2, 1, 1, 1))
+        for kind in (BrickInferer, SlidingWindowInferer)
+    )
+    assert isinstance(found, MetaTensor)
+    assert isinstance(expected, MetaTensor)
+    assert found.meta["case"] == expected.meta["case"] == "a"
+    torch.testing.assert_close(found.affine, expected.affine)
+
+
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
@@ -163,6 +238,8 @@ def test_a_network_of_other_sizes_is_refused(answer: Any) -> None:
         ({"spacing_mm": [1.5, 0, 1]}, r"spacing_mm: \[1.5, 0, 1\] is not a voxel size"),
         ({"buffer_steps": 2}, "buffer_steps: not known here; use MirroredSlidingWindow"),
         ({"overlap": 1}, "overlap: 1"),
+        ({"overlap": -0.25}, "overlap: -0.25"),
+        ({"overlap": float("nan")}, "overlap: nan"),
     ],
 )
 def test_settings_out_of_range(settings: dict[str, Any], sentence: str) -> None:

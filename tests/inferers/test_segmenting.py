@@ -1,6 +1,9 @@
 """From the network's grid to labels on the scan's own, beside inverting the whole logits with MONAI."""
 
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -164,6 +167,63 @@ def test_a_class_without_a_name_is_refused_and_leaves_no_file(scan: Scan, tmp_pa
             probabilities=tmp_path / "out" / "shares.npy",
         )
     assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("kept", ["both", "the volume alone"])
+def test_another_scans_result_stays_and_the_network_is_not_run(scan: Scan, tmp_path: Path, kept: str) -> None:
+    image = load_ct()({"image": scan()})["image"]
+    target, inferer = tmp_path / "out" / "seg.nii.gz", BrickInferer(WINDOW)
+    sidecar = segment_to_file(target, image, network, inferer, NAMES)
+    segment_to_file(target, image, network, inferer, NAMES)  # the same scan's may be replaced
+    if kept == "the volume alone":  # as a run leaves it that was killed between both
+        sidecar.unlink()
+    before = target.read_bytes()
+    other = load_ct()({"image": scan("RAS", shape=(17, 19, 23))})["image"]
+    with pytest.raises(WriteError, match=r"^scan_RAS: seg\.nii\.gz exists and is the result of another scan") as caught:
+        segment_to_file(target, other, lambda window: pytest.fail("the network was run"), inferer, NAMES)
+    assert (caught.value.code, target.read_bytes() == before) == ("output.taken", True)
+
+
+@pytest.mark.parametrize("name", ["seg.nrrd", "seg"])
+def test_a_name_that_is_no_niftis_is_refused_before_the_network_runs(scan: Scan, tmp_path: Path, name: str) -> None:
+    image = load_ct()({"image": scan()})["image"]
+    with pytest.raises(WriteError, match=f"^{name}: name the label volume .nii.gz or .nii"):
+        segment_to_file(tmp_path / name, image, lambda _: pytest.fail("was run"), BrickInferer(WINDOW), NAMES)
+
+
+def test_a_single_class_is_refused(scan: Scan) -> None:
+    image = load_ct()({"image": scan()})["image"]
+    with pytest.raises(InputError, match=r"^scan_LPS: the network makes a single class") as caught:
+        segment(image, lambda window: window, BrickInferer(WINDOW))
+    assert caught.value.code == "inference.output"
+
+
+KILLED = """
+import os, signal, sys
+import torch
+from monai_ext.inferers import BrickInferer, segment_to_file
+from monai_ext.transforms import load_ct
+
+def network(window):
+    network.left -= 1
+    if not network.left:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return torch.cat([window, 1 - window], dim=1)
+
+network.left = 3
+image = load_ct()({"image": sys.argv[1]})["image"]
+out = sys.argv[2]
+segment_to_file(out + "/seg.nii.gz", image, network, BrickInferer((16, 20, 12)), {1: "a"}, probabilities=out + "/p.npy")
+"""
+
+
+@pytest.mark.full
+def test_a_killed_run_leaves_nothing_under_the_final_names(scan: Scan, tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", KILLED, str(scan()), str(tmp_path / "out")], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert not [
+        found.name for found in (tmp_path / "out").iterdir() if found.name in ("seg.nii.gz", "seg.json", "p.npy")
+    ]
 
 
 def test_a_full_disk_is_one_sentence(scan: Scan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
