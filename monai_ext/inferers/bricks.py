@@ -33,7 +33,7 @@ class BrickInferer(MirroredSlidingWindow):
 
     Args:
         roi_size, sw_batch_size, overlap, mirror_axes: see `MirroredSlidingWindow`.
-        accumulate: type of the sums, ``"float32"``, or at half the memory ``"float16"`` or ``"bfloat16"``, which change
+        sums: type of the sums, ``"float32"``, or at half the memory ``"float16"`` or ``"bfloat16"``, which change
             labels where classes are close (see docs/benchmarks.md).
         body_above: run no window that lies outside the body, and take background there; the body is what exceeds this
             value of the image, see ``monai_ext.volumes.body_mask``. All windows by default.
@@ -56,7 +56,7 @@ class BrickInferer(MirroredSlidingWindow):
         sw_batch_size: int = 1,
         overlap: float = 0.5,
         mirror_axes: Sequence[int] = (),
-        accumulate: str = "float32",
+        sums: str = "float32",
         body_above: float | None = None,
         spacing_mm: Sequence[float] = (1.5, 1.5, 1.5),
         scratch_dir: str | os.PathLike[str] | None = None,
@@ -68,8 +68,8 @@ class BrickInferer(MirroredSlidingWindow):
                 f"{', '.join(sorted(other))}: not known here; use MirroredSlidingWindow for it", code="setting.window"
             )
         super().__init__(roi_size, sw_batch_size, overlap, mirror_axes, **window)
-        if accumulate not in _SUMS:
-            raise SettingError(f"accumulate: {accumulate!r}; choose {', '.join(_SUMS)}", code="setting.accumulate")
+        if not isinstance(sums, str) or sums not in _SUMS:
+            raise SettingError(f"sums: {sums!r}; choose {', '.join(_SUMS)}", code="setting.sums")
         if body_above is not None and not is_number(body_above):
             raise SettingError(
                 f"body_above: {body_above!r} is no value of the image; give a number, or null for all windows",
@@ -80,7 +80,12 @@ class BrickInferer(MirroredSlidingWindow):
             raise SettingError(
                 f"spacing_mm: {spacing_mm!r} is not a voxel size; give three edges in mm", code="setting.spacing"
             )
-        self.accumulate, self.body_above = _SUMS[accumulate], body_above
+        if scratch_dir is not None and not isinstance(scratch_dir, str | os.PathLike):
+            raise SettingError(
+                f"scratch_dir: {scratch_dir!r} is no folder; give its path, or null to keep sums in memory",
+                code="setting.scratch",
+            )
+        self.kind, self.body_above = _SUMS[sums], body_above
         self.spacing_mm, self.scratch_dir = (edges[0], edges[1], edges[2]), scratch_dir
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
@@ -129,7 +134,7 @@ class BrickInferer(MirroredSlidingWindow):
             found = self._predicted(network, crops.to(self.sw_device or volume.device), args, kwargs)
             if sums is None:
                 classes = found.shape[1]
-                sums = BrickSums(windows, run, importance, self.accumulate, self._memory(windows, classes, device))
+                sums = BrickSums(windows, run, importance, self.kind, self._memory(windows, classes, device))
             if found.shape[1] != classes:
                 raise InputError(
                     f"the network makes {found.shape[1]} classes of a window and {classes} of another; use a network "
@@ -162,7 +167,7 @@ class BrickInferer(MirroredSlidingWindow):
                 f"scratch_dir: sums on {device} do not lie in a file; leave it out, or keep the sums on device='cpu'",
                 code="setting.scratch",
             )
-        return FileMemory(self.scratch_dir, windows.largest_brick() * classes * self.accumulate.itemsize)
+        return FileMemory(self.scratch_dir, windows.largest_brick() * classes * self.kind.itemsize)
 
     def _on_the_body(self, windows: Windows, volume: Tensor) -> list[Window]:
         assert self.body_above is not None

@@ -6,11 +6,11 @@
     python tests/benchmarks/sliding_window_memory.py --agree
 
 The first tells the peak of its own process (VmHWM); with ``--scratch FOLDER`` sums that wait lie in a file. The second
-tells the ratio of time and memory of both ways, each in a process of its own, and how many labels differ. The third pads
-a real scan to a scanner's field of view and compares MONAI's inferer with bricks that skip what is outside the body. The
-predictor is a cheap fake one. The fourth counts the labels that differ from MONAI's inferer, and by how much the two best
-classes differ there, for random logits of 118 classes; also where sums are of half precision. Beside seconds stand those of
-the processor, which other work on the machine changes less.
+tells the ratio of time and memory of both ways, each in a process of its own, and how many labels differ. The third
+pads a real scan to a scanner's field of view and compares MONAI's inferer with bricks that skip what is outside the
+body. The predictor is a cheap fake one. The fourth counts the labels that differ from MONAI's inferer, and by how much
+the two best classes differ there, for random logits of 118 classes; also where sums are of half precision. Beside
+seconds stand those of the processor, which other work on the machine changes less.
 """
 
 import argparse
@@ -89,9 +89,7 @@ def run(args: argparse.Namespace, scan: Path, out: Path) -> dict[str, float]:
         data = chain({"image": scan})
         read, read_peak = time.monotonic() - started, peak_gib()
         if args.way == "bricks":
-            inferer = BrickInferer(
-                WINDOW, 1, args.overlap, accumulate=args.accumulate, scratch_dir=args.scratch, progress=True
-            )
+            inferer = BrickInferer(WINDOW, 1, args.overlap, sums=args.sums, scratch_dir=args.scratch, progress=True)
             segment_to_file(out, data["image"], network, inferer, names)
         else:
             inferer = SlidingWindowInferer(WINDOW, 1, args.overlap, mode="gaussian")
@@ -188,7 +186,7 @@ def main() -> None:
     parser.add_argument("--shape", type=int, nargs=3, default=[512, 512, 1000])
     parser.add_argument("--classes", type=int, default=118)
     parser.add_argument("--overlap", type=float, default=0.5)
-    parser.add_argument("--accumulate", default="float32")
+    parser.add_argument("--sums", default="float32")
     parser.add_argument("--work", type=int, default=0, help="convolutions of the fake predictor")
     parser.add_argument("--scratch", type=Path, help="a folder for sums that wait, instead of memory")
     parser.add_argument("--scan", type=Path)
@@ -220,7 +218,7 @@ def main() -> None:
                 args.way,
             ]
             command += ["--classes", str(args.classes), "--overlap", str(args.overlap), "--work", str(args.work)]
-            command += ["--accumulate", args.accumulate, *(["--scratch", str(args.scratch)] if args.scratch else [])]
+            command += ["--sums", args.sums, *(["--scratch", str(args.scratch)] if args.scratch else [])]
             subprocess.run(command, check=True)
 
 

@@ -79,7 +79,7 @@ def test_settings_of_monais_inferer(settings: dict[str, Any]) -> None:
     assert_the_same_labels(BrickInferer(WINDOW, 4, 0.4, **settings)(image, network), expected)
 
 
-@pytest.mark.parametrize("settings", [{}, {"mirror_axes": (0, 2)}, {"accumulate": "float16"}, {"body_above": 0.3}])
+@pytest.mark.parametrize("settings", [{}, {"mirror_axes": (0, 2)}, {"sums": "float16"}, {"body_above": 0.3}])
 def test_sums_in_a_file_are_those_in_memory_and_leave_none(tmp_path: Path, settings: dict[str, Any]) -> None:
     network, image = Uneven(), volume(13, 19, 29)
     expected = BrickInferer(WINDOW, 2, 0.5, **settings)(image, network)
@@ -233,10 +233,11 @@ def test_the_place_of_the_inputs_is_kept_as_monais_inferer_keeps_it() -> None:
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"accumulate": "int8"}, "accumulate: 'int8'; choose float32, float16, bfloat16"),
+        ({"sums": "int8"}, "sums: 'int8'; choose float32, float16, bfloat16"),
         ({"body_above": "skin"}, "body_above: 'skin' is no value of the image"),
         ({"spacing_mm": [1.5, 0, 1]}, r"spacing_mm: \[1.5, 0, 1\] is not a voxel size"),
         ({"buffer_steps": 2}, "buffer_steps: not known here; use MirroredSlidingWindow"),
+        ({"scratch_dir": 5}, "scratch_dir: 5 is no folder"),
         ({"overlap": 1}, "overlap: 1"),
         ({"overlap": -0.25}, "overlap: -0.25"),
         ({"overlap": float("nan")}, "overlap: nan"),
@@ -251,7 +252,7 @@ def test_settings_out_of_range(settings: dict[str, Any], sentence: str) -> None:
 def test_half_precision_is_near(kind: str, most: float) -> None:
     network, image = Uneven(), volume(13, 17, 11)
     exact = BrickInferer(WINDOW)(image, network).argmax(dim=1)
-    near = BrickInferer(WINDOW, accumulate=kind)(image, network).argmax(dim=1)
+    near = BrickInferer(WINDOW, sums=kind)(image, network).argmax(dim=1)
     assert 0 < (near != exact).float().mean() < most
 
 

@@ -107,7 +107,7 @@ def test_half_precision_changes_few_labels(scan: Scan) -> None:
     image = load_ct()({"image": scan()})["image"]
     exact = segment(image, network, BrickInferer(WINDOW)).labels
     shares = {
-        kind: np.mean(segment(image, network, BrickInferer(WINDOW, accumulate=kind)).labels != exact)
+        kind: np.mean(segment(image, network, BrickInferer(WINDOW, sums=kind)).labels != exact)
         for kind in ("float16", "bfloat16")
     }
     assert 0 < shares["float16"] < 0.005
