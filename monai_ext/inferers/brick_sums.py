@@ -21,12 +21,14 @@ class Brick:
     Attributes:
         index: which brick along x, y, z.
         place: its voxels.
+        count: how many bricks there are along x, y, z.
         logits: ``(classes, x, y, z)``; ``None`` where no window was run. Where sums lie in a file, it holds
             until the next brick is asked for.
     """
 
     index: Index
     place: Place
+    count: Index
     logits: Tensor | None
 
 
@@ -55,6 +57,7 @@ class BrickSums:
         # Bricks before each along the axes, which interpolation needs first, that are not given yet.
         self._before: dict[Index, int] = {index: sum(at > 0 for at in index) for index in windows.bricks()}
         self._ready: deque[Index] = deque()
+        self._count = windows.count()
         self._note((0, 0, 0))
 
     def add(self, index: Index, window: Window, logits: Tensor) -> None:
@@ -89,7 +92,7 @@ class BrickSums:
             logits = self._sums.pop(index, None)
             if logits is not None:
                 _refuse_not_finite(logits)
-            yield Brick(index, self.windows.place(index), logits)
+            yield Brick(index, self.windows.place(index), self._count, logits)
             self.memory.give_back(index)
             for gone in (self._covering, self._missing, self._shares, self._before):
                 gone.pop(index, None)

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.data.utils import compute_importance_map
@@ -16,7 +17,7 @@ from monai_ext.base import InputError, SettingError, as_numbers, is_number
 from monai_ext.inferers.brick_sums import Brick, BrickSums
 from monai_ext.inferers.mirrored import MirroredSlidingWindow
 from monai_ext.inferers.sum_memory import FileMemory, OwnMemory, SumMemory
-from monai_ext.inferers.windows import AxisWindows, Window, Windows
+from monai_ext.inferers.windows import LARGEST, AxisWindows, Window, Windows
 from monai_ext.volumes import body_mask
 from monai_ext.volumes.body import CELL_MM
 
@@ -35,8 +36,9 @@ class BrickInferer(MirroredSlidingWindow):
         roi_size, sw_batch_size, overlap, mirror_axes: see `MirroredSlidingWindow`.
         sums: type of the sums, ``"float32"``, or at half the memory ``"float16"`` or ``"bfloat16"``, which change
             labels where classes are close (see docs/benchmarks.md).
-        body_above: run no window that lies outside the body, and take background there; the body is what exceeds this
-            value of the image, see ``monai_ext.volumes.body_mask``. All windows by default.
+        body_above: lay windows on the box around the body alone, run none of them that lies outside the body, and take
+            background there; the body is what exceeds this value of the image, see ``monai_ext.volumes.body_mask``.
+            Windows on the whole volume by default.
         spacing_mm: voxel edges of the images, with which the body is found.
         scratch_dir: a folder on a disk of this machine, for the sums that wait; they are in memory by default. The
             system writes them out when it needs the memory.
@@ -122,8 +124,7 @@ class BrickInferer(MirroredSlidingWindow):
 
         Together they fill the volume, without overlap; each comes after those before it along the axes.
         """
-        windows = self.windows(volume.shape[1:])
-        run = list(windows) if self.body_above is None else self._on_the_body(windows, volume)
+        windows, run = self._windows(volume)
         device = torch.device(self.device) if self.device is not None else volume.device
         roi = tuple(axis.window for axis in windows.axes)
         importance = compute_importance_map(roi, mode=self.mode, sigma_scale=self.sigma_scale, device=device)
@@ -150,14 +151,35 @@ class BrickInferer(MirroredSlidingWindow):
                 sums.rest(window, run[number + 1] if number + 1 < len(run) else None)
             del found, logits
 
-    def windows(self, shape: Sequence[int]) -> Windows:
-        """Return the windows on a volume of a shape; a window's size that is not positive is that of the volume."""
-        return Windows(
+    def _windows(self, volume: Tensor) -> tuple[Windows, list[Window]]:
+        """Return the windows on a volume, and those of them that are run."""
+        body = None
+        if self.body_above is not None:
+            body = body_mask(volume[0].float().cpu().numpy(), self.spacing_mm, self.body_above)
+        boxes = [None] * 3 if body is None else self._around(body)
+        windows = Windows(
             [
-                AxisWindows(size, window if window > 0 else size, self.overlap, axis in self.mirror_axes)
-                for axis, (size, window) in enumerate(zip(shape, self.roi_size, strict=True))
+                # A window's size that is not positive is that of the volume.
+                AxisWindows(size, window if window > 0 else size, self.overlap, axis in self.mirror_axes, box, largest)
+                for axis, (size, window, box, largest) in enumerate(
+                    zip(volume.shape[1:], self.roi_size, boxes, LARGEST, strict=True)
+                )
             ]
         )
+        return windows, list(windows) if body is None else self._on_the_body(windows, body)
+
+    def _margin(self) -> list[int]:
+        # A cell further, for opening takes the body's sharp edges away.
+        return [math.ceil(CELL_MM / edge) for edge in self.spacing_mm]
+
+    def _around(self, body: np.ndarray) -> list[tuple[int, int]]:
+        """Return the first voxel and the end of a body along each axis, or those of the volume if there is none."""
+        boxes = []
+        for axis, more in enumerate(self._margin()):
+            found = np.flatnonzero(body.any(axis=tuple({0, 1, 2} - {axis})))
+            low, high = (found[0] - more, found[-1] + 1 + more) if len(found) else (0, body.shape[axis])
+            boxes.append((max(int(low), 0), min(int(high), body.shape[axis])))
+        return boxes
 
     def _memory(self, windows: Windows, classes: int, device: torch.device) -> SumMemory:
         if self.scratch_dir is None:
@@ -169,11 +191,8 @@ class BrickInferer(MirroredSlidingWindow):
             )
         return FileMemory(self.scratch_dir, windows.largest_brick() * classes * self.kind.itemsize)
 
-    def _on_the_body(self, windows: Windows, volume: Tensor) -> list[Window]:
-        assert self.body_above is not None
-        body = body_mask(volume[0].float().cpu().numpy(), self.spacing_mm, self.body_above)
-        # A cell further, for opening takes the body's sharp edges away.
-        margin = [math.ceil(CELL_MM / edge) for edge in self.spacing_mm]
+    def _on_the_body(self, windows: Windows, body: np.ndarray) -> list[Window]:
+        margin = self._margin()
         every = list(windows)
         chosen = []
         for window in every:

@@ -153,9 +153,7 @@ class _Sheet:
     def __init__(
         self, grid: OwnGrid, inferer: BrickInferer, volume: Tensor, labels_in: Room, probabilities_in: Room | None
     ) -> None:
-        windows = inferer.windows(volume.shape[1:])
-        x, y, z = (len(axis.cuts) - 2 for axis in windows.axes)
-        self.grid, self.padded = grid, Padded((x, y, z))
+        self.grid, self.padded = grid, Padded()
         self.tiles = Tiles(grid, torch.device(inferer.device) if inferer.device is not None else volume.device)
         self.labels_in, self.probabilities_in = labels_in, probabilities_in
         self._rooms: list[MappedVolume | np.ndarray] = []

@@ -15,14 +15,9 @@ _TILE = 12  # voxels of the network's grid a side; of 118 classes a tile, interp
 
 
 class Padded:
-    """Puts before each brick the last planes of those before it, which interpolation needs.
+    """Puts before each brick the last planes of those before it, which interpolation needs."""
 
-    Args:
-        last: the last brick's index along x, y, z.
-    """
-
-    def __init__(self, last: Index) -> None:
-        self.last = last
+    def __init__(self) -> None:
         self._faces: dict[tuple[int, Index], Tensor] = {}  # by axis, and the brick that will need it
         self._memory = torch.empty(0)
 
@@ -45,7 +40,7 @@ class Padded:
             if more[axis]:
                 _fill(block.select(axis + 1, 0), low[axis])
         for axis in range(3):
-            if brick.index[axis] < self.last[axis]:
+            if brick.index[axis] < brick.count[axis] - 1:
                 following = tuple(at + (other == axis) for other, at in enumerate(brick.index))
                 self._faces[axis, following] = block.select(axis + 1, -1).clone()  # type: ignore[index]
         return block, (x, y, z)

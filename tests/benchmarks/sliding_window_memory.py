@@ -19,7 +19,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -28,6 +30,7 @@ from monai.data import MetaTensor
 from monai.inferers import SlidingWindowInferer
 from monai.transforms import Invertd
 
+from monai_ext.base import case_id
 from monai_ext.inferers import BrickInferer, MirroredSlidingWindow, segment_to_file
 from monai_ext.outputs import LabelMapWriter
 from monai_ext.transforms import load_ct
@@ -88,8 +91,10 @@ def run(args: argparse.Namespace, scan: Path, out: Path) -> dict[str, float]:
     with torch.inference_mode():
         data = chain({"image": scan})
         read, read_peak = time.monotonic() - started, peak_gib()
-        if args.way == "bricks":
-            inferer = BrickInferer(WINDOW, 1, args.overlap, sums=args.sums, scratch_dir=args.scratch, progress=True)
+        if args.way != "monai":
+            body = 0.1 if args.way == "body" else None
+            settings = {"sums": args.sums, "scratch_dir": args.scratch, "body_above": body}
+            inferer = BrickInferer(WINDOW, 1, args.overlap, progress=True, **settings)
             segment_to_file(out, data["image"], network, inferer, names)
         else:
             inferer = SlidingWindowInferer(WINDOW, 1, args.overlap, mode="gaussian")
@@ -97,6 +102,7 @@ def run(args: argparse.Namespace, scan: Path, out: Path) -> dict[str, float]:
             data = Invertd("pred", chain, orig_keys="image", nearest_interp=False)(data)
             LabelMapWriter("pred", out.parent, names)(data)
     return {
+        "windows": network.windows,
         "seconds": round(time.monotonic() - started, 1),
         "cpu_seconds": round(time.process_time() - worked, 1),
         "reading_seconds": round(read, 1),
@@ -105,48 +111,40 @@ def run(args: argparse.Namespace, scan: Path, out: Path) -> dict[str, float]:
     }
 
 
-def compare(args: argparse.Namespace) -> dict[str, object]:
-    """Run both ways in processes of their own."""
+def compare(args: argparse.Namespace, ways: Sequence[str] = ("monai", "bricks")) -> dict[str, object]:
+    """Run ways in processes of their own, on the scan that is given or a phantom."""
     with tempfile.TemporaryDirectory() as folder:
-        scan = phantom(Path(folder) / "scan.nii.gz", args.shape)
-        found: dict[str, object] = {}
-        for way in ("monai", "bricks"):
+        scan = args.scan or phantom(Path(folder) / "scan.nii.gz", args.shape)
+        found: dict[str, Any] = {}
+        for way in ways:
             command = [sys.executable, __file__, "--way", way, "--scan", str(scan), "--out", f"{folder}/{way}.nii.gz"]
             command += ["--classes", str(args.classes), "--overlap", str(args.overlap), "--work", str(args.work)]
             done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
             found[way] = json.loads(done.stdout.splitlines()[-1])
-        maps = [Path(folder) / "scan" / "scan_seg.nii.gz", Path(folder) / "bricks.nii.gz"]
+        for way in ways[1:]:
+            for key in ("seconds", "cpu_seconds", "peak_gib"):
+                found[f"{way}_{key}_ratio"] = round(found[way][key] / found["monai"][key], 2)
+        case = case_id(scan)
+        maps = [Path(folder) / case / f"{case}_seg.nii.gz", Path(folder) / "bricks.nii.gz"]
         one, two = (np.asarray(nib.load(path).dataobj) for path in maps)
-        for key in ("seconds", "cpu_seconds", "peak_gib"):
-            found[f"{key}_ratio"] = round(found["bricks"][key] / found["monai"][key], 2)  # type: ignore[index]
         found["labels_that_differ"] = float(np.mean(one != two))
     return found
 
 
-def torso(args: argparse.Namespace) -> dict[str, float]:
-    """Compare the inferers alone on a real scan in air, as far as a scanner sees."""
-    image = load_ct(window_hu=(-175, 250))({"image": args.torso})["image"].as_tensor()
-    wanted = [max(size, round(500 / 1.5)) if axis < 2 else size for axis, size in enumerate(image.shape[1:])]
-    pads: list[int] = []
-    for size, full in zip(image.shape[1:], wanted, strict=True):
-        pads = [(full - size) // 2, full - size - (full - size) // 2, *pads]
-    image = torch.nn.functional.pad(image, pads)[None]
-    network, found = Fake(args.classes, args.work), {"voxels": float(image.numel())}
-    ways = {
-        "monai": SlidingWindowInferer(WINDOW, 1, args.overlap, mode="gaussian"),
-        "bricks": BrickInferer(WINDOW, 1, args.overlap),
-        "bricks_on_the_body": BrickInferer(WINDOW, 1, args.overlap, body_above=0.1),
-    }
-    with torch.inference_mode():
-        for name, inferer in ways.items():
-            started, worked, network.windows = time.monotonic(), time.process_time(), 0
-            inferer(image, network)
-            found[name] = round(time.monotonic() - started, 1)
-            found[f"{name}_cpu"], found[f"{name}_windows"] = round(time.process_time() - worked, 1), network.windows
-    for name in list(ways)[1:]:
-        for what in ("", "_cpu", "_windows"):
-            found[f"{name}{what}_ratio"] = round(found[name + what] / found["monai" + what], 2)
-    return found
+def torso(args: argparse.Namespace) -> dict[str, object]:
+    """Compare on a real scan in air, as far as a scanner sees: 500 mm."""
+    image = nib.load(args.torso)
+    edges = image.header.get_zooms()
+    wanted = [max(size, round(500 / edges[axis])) if axis < 2 else size for axis, size in enumerate(image.shape)]
+    before = [(full - size) // 2 for size, full in zip(image.shape, wanted, strict=True)]
+    pads = [(low, full - size - low) for low, size, full in zip(before, image.shape, wanted, strict=True)]
+    affine = image.affine.copy()
+    affine[:3, 3] -= affine[:3, :3] @ before
+    padded = nib.Nifti1Image(np.pad(np.asarray(image.dataobj), pads, constant_values=-1000), affine, image.header)
+    with tempfile.TemporaryDirectory() as folder:
+        args.scan = Path(folder) / "torso.nii.gz"
+        nib.save(padded, args.scan)
+        return {"shape": list(padded.shape)} | compare(args, ("monai", "bricks", "body"))
 
 
 class RandomLogits(torch.nn.Module):
@@ -182,7 +180,7 @@ def agree() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--way", choices=["bricks", "monai"], default="bricks")
+    parser.add_argument("--way", choices=["bricks", "body", "monai"], default="bricks")
     parser.add_argument("--shape", type=int, nargs=3, default=[512, 512, 1000])
     parser.add_argument("--classes", type=int, default=118)
     parser.add_argument("--overlap", type=float, default=0.5)
@@ -195,12 +193,12 @@ def main() -> None:
     parser.add_argument("--torso", type=Path)
     parser.add_argument("--agree", action="store_true")
     args = parser.parse_args()
-    if args.compare:
+    if args.torso:
+        print(json.dumps(torso(args), indent=1))
+    elif args.compare:
         print(json.dumps(compare(args), indent=1))
     elif args.agree:
         agree()
-    elif args.torso:
-        print(json.dumps(torso(args), indent=1))
     elif args.scan:
         print(json.dumps(run(args, args.scan, args.out)))
     else:
