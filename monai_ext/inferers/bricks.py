@@ -124,8 +124,13 @@ class BrickInferer(MirroredSlidingWindow):
 
         Together they fill the volume, without overlap; each comes after those before it along the axes.
         """
-        windows, run = self._windows(volume)
         device = torch.device(self.device) if self.device is not None else volume.device
+        if self.scratch_dir is not None and device.type != "cpu":
+            raise SettingError(
+                f"scratch_dir: sums on {device} do not lie in a file; leave it out, or keep the sums on device='cpu'",
+                code="setting.scratch",
+            )
+        windows, run = self._windows(volume)
         roi = tuple(axis.window for axis in windows.axes)
         importance = compute_importance_map(roi, mode=self.mode, sigma_scale=self.sigma_scale, device=device)
         starts, sums = range(0, len(run), self.sw_batch_size), None
@@ -184,11 +189,6 @@ class BrickInferer(MirroredSlidingWindow):
     def _memory(self, windows: Windows, classes: int, device: torch.device) -> SumMemory:
         if self.scratch_dir is None:
             return OwnMemory(device)
-        if device.type != "cpu":
-            raise SettingError(
-                f"scratch_dir: sums on {device} do not lie in a file; leave it out, or keep the sums on device='cpu'",
-                code="setting.scratch",
-            )
         return FileMemory(self.scratch_dir, windows.largest_brick() * classes * self.kind.itemsize)
 
     def _on_the_body(self, windows: Windows, body: np.ndarray) -> list[Window]:
