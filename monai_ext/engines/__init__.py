@@ -17,7 +17,7 @@ from monai_ext.engines.data_record import filed_data, stored_data
 from monai_ext.engines.dicom_inputs import dicom_items
 from monai_ext.engines.draws import Draw, DrawDataset, DrawPlan, RankShare
 from monai_ext.engines.finite_numbers import FiniteGuard, SkippingGuard
-from monai_ext.engines.inference import GuardedStep
+from monai_ext.engines.inference import GuardedSegmentation, GuardedStep
 from monai_ext.engines.localization import (
     LocalizationStep,
     check_prompts,
@@ -59,6 +59,7 @@ __all__ = [
     "EvaluationStep",
     "FiniteGuard",
     "GuardedScans",
+    "GuardedSegmentation",
     "GuardedStep",
     "LoadedScans",
     "LocalizationStep",

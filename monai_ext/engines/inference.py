@@ -4,9 +4,14 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+from monai.data import MetaTensor, decollate_batch
+from torch import nn
+
 from monai_ext.base import InputError
 from monai_ext.engines.scans import plain_errors, some
 from monai_ext.engines.steps import EvaluationStep
+from monai_ext.inferers import segment
 
 
 class GuardedStep(EvaluationStep):
@@ -60,3 +65,33 @@ class GuardedStep(EvaluationStep):
     def _note(self, case: str, sentence: str) -> None:
         self.failures[case] = sentence
         logging.getLogger("monai_ext").error(sentence)
+
+
+class GuardedSegmentation(GuardedStep):
+    """A `GuardedStep` that gives ``(1, x, y, z)`` labels on the scan's own grid instead of logits on the network's.
+
+    The evaluator's inferer must be a ``monai_ext.inferers.BrickInferer``: logits are taken to the scan's grid, compared
+    and forgotten brick by brick, see ``monai_ext.inferers.segment``. Labels are of the image's scan as it was read, so
+    that nothing is left to be inverted.
+
+    Args:
+        precision: see `choose_precision`.
+        entropy: also give ``entropy``, how uncertain the network is, in nats a voxel.
+    """
+
+    def __init__(self, precision: str = "auto", entropy: bool = False) -> None:
+        super().__init__(precision)
+        self.entropy = entropy
+        self._found: float | None = None
+
+    def predict(self, image: torch.Tensor, network: nn.Module, inferer: Any) -> MetaTensor:
+        """Return the labels of the one scan of a batch."""
+        found = segment(decollate_batch(image)[0], network, inferer, entropy=self.entropy)
+        self._found = found.entropy
+        labels = MetaTensor(torch.from_numpy(found.labels)[None, None]).copy_meta_from(image)
+        labels.affine = torch.from_numpy(found.affine)[None]
+        return labels
+
+    def told(self) -> dict[str, Any]:
+        """Return the entropy, when asked for."""
+        return {"entropy": torch.tensor([self._found])} if self.entropy else {}

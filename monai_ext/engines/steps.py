@@ -199,19 +199,27 @@ class EvaluationStep:
         with torch.random.fork_rng(devices=_cuda(engine.state.device)):
             torch.manual_seed(derive_seed(self.seed, "evaluate", position, rank()))
             with torch.inference_mode(), uncompiled(), autocast(dtype, engine.state.device):
-                # The bare tensor: metadata slow a network down, and TorchScript takes none.
                 # Without the distributed wrapper: ranks validate different numbers of windows and must not wait.
-                prediction = engine.inferer(plain_tensor(image), bare(engine.network))
+                prediction = self.predict(image, bare(engine.network), engine.inferer)
                 loss = self.loss(prediction, label).float() if self.loss is not None else None
-        if isinstance(image, MetaTensor) and isinstance(prediction, torch.Tensor):
+        if isinstance(image, MetaTensor) and type(prediction) is torch.Tensor:
             # The way back to the scan's own grid is recorded in the image.
             prediction = MetaTensor(prediction).copy_meta_from(image)
-        engine.state.output = {"image": image, "label": label, "pred": prediction}
+        engine.state.output = {"image": image, "label": label, "pred": prediction, **self.told()}
         if loss is not None:
             engine.state.output["val_loss"] = loss
         engine.fire_event(IterationEvents.FORWARD_COMPLETED)
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
         return engine.state.output
+
+    def predict(self, image: torch.Tensor, network: nn.Module, inferer: Any) -> Any:
+        """Return what the network makes of a batch; a plain tensor gets the image's place, a ``MetaTensor`` has one."""
+        # The bare tensor: metadata slow a network down, and TorchScript takes none.
+        return inferer(plain_tensor(image), network)
+
+    def told(self) -> dict[str, Any]:
+        """Return more entries of the output, known after `predict`."""
+        return {}
 
 
 def plain_tensor(value: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-import torch
+from monailabel.utils.others.generic import name_to_device
 from scipy import ndimage
 
 from monai_ext.label.bundle_model import BundleModel, BundleResult
@@ -52,10 +52,11 @@ class CtSegmentationTask(VolumeTask):
 
     def uncertainty(self, image: Path, case: str) -> float:
         """Return the mean entropy of the classes over the image's voxels, in nats: 0 is certain everywhere."""
+        self.require_weights()
         options = self.checked({})
-        with self.run(image, case, options) as result:
-            logits = torch.as_tensor(result.output["pred"]).float()
-            return float(torch.distributions.Categorical(logits=logits.movedim(0, -1)).entropy().mean())
+        settings = {"device": name_to_device(options["device"]), "entropy": True} | self.settings(options)
+        with self.model.run(image, case, settings) as result:
+            return float(result.output["entropy"])
 
 
 def _centroids(path: Path, names: Mapping[int, str]) -> dict[str, list[str]]:

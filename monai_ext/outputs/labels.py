@@ -52,8 +52,7 @@ def write_labels(
     """
     path = Path(path)
     case = case or case_id(path)
-    if not path.name.endswith((".nii.gz", ".nii")):
-        raise WriteError(f"{path.name}: name the label volume .nii.gz or .nii", code="write.format", case=case)
+    check_ending(path, case)
     if labels.ndim != 3:
         raise GeometryError(
             f"{case}: labels of shape {labels.shape} are no volume; give (x, y, z)",
@@ -77,13 +76,23 @@ def write_labels(
     return sidecar
 
 
+def check_ending(path: Path, case: str) -> None:
+    """Refuse a name that is no NIfTI's.
+
+    Raises:
+        WriteError: it ends in neither ``.nii.gz`` nor ``.nii``.
+    """
+    if not path.name.endswith((".nii.gz", ".nii")):
+        raise WriteError(f"{path.name}: name the label volume .nii.gz or .nii", code="write.format", case=case)
+
+
 def typed_labels(labels: np.ndarray, names: Mapping[int, str], case: str) -> np.ndarray:
     """Return ids in the smallest type that holds every named one.
 
     Raises:
         LabelError: a value has no name, or names have ids that no type holds.
     """
-    found = np.unique(labels)
+    found = np.unique(np.concatenate([np.unique(plane) for plane in _planes(labels)]))
     nameless = [value for value in found.tolist() if value != 0 and value not in names]
     if nameless:
         listed = ", ".join(f"{value:g}" for value in nameless[:10]) + (" ..." if len(nameless) > 10 else "")
@@ -95,12 +104,17 @@ def typed_labels(labels: np.ndarray, names: Mapping[int, str], case: str) -> np.
     low, high = min((0, *names)), max((0, *names))
     for dtype in _DTYPES:
         if low >= 0 and high <= np.iinfo(dtype).max:
-            return labels.astype(dtype)
+            return labels.astype(dtype, copy=False)
     raise LabelError(
         f"{case}: ids from {low} to {high} do not fit a NIfTI; number the labels from 1 on",
         code="label.names",
         case=case,
     )
+
+
+def _planes(volume: np.ndarray) -> np.ndarray:
+    """Return the volume as a row of planes, each in one piece of memory: what is done to all at once takes it anew."""
+    return np.moveaxis(volume, int(np.argmax(np.abs(volume.strides))), 0)
 
 
 def _image(ids: np.ndarray, affine: np.ndarray, names: Mapping[int, str], scan: str | None) -> nib.Nifti1Image:
@@ -112,7 +126,9 @@ def _image(ids: np.ndarray, affine: np.ndarray, names: Mapping[int, str], scan: 
 
 
 def _sidecar(path: Path, ids: np.ndarray, affine: np.ndarray, names: Mapping[int, str], case: str) -> dict[str, Any]:
-    counts = np.bincount(ids.reshape(-1), minlength=max((0, *names)) + 1)
+    counts = np.zeros(max((0, *names)) + 1, np.int64)
+    for plane in _planes(ids):
+        counts += np.bincount(plane.reshape(-1), minlength=len(counts))
     voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
     return {
         "case": case,

@@ -31,14 +31,19 @@ def place_for(folder: Path, case: str, name: str, fingerprint: str | None) -> Pa
             case=case,
         )
     path = folder / case / name
+    check_free(path, case, fingerprint)
+    return path
+
+
+def check_free(path: Path, case: str, fingerprint: str | None) -> None:
+    """Refuse a place that holds another scan's results; arguments and error as of `place_for`."""
     if path.exists() and (fingerprint is None or _fingerprint(path) != fingerprint):
         raise WriteError(
-            f"{case}: {name} exists and is the result of another scan; give the two scans different ids in "
+            f"{case}: {path.name} exists and is the result of another scan; give the two scans different ids in "
             "the datalist, or choose another output folder",
             code="output.taken",
             case=case,
         )
-    return path
 
 
 def scan_extension(fingerprint: str | None, **table: Any) -> nib.nifti1.Nifti1Extension:

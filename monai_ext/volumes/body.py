@@ -54,7 +54,7 @@ def find_body(hu: np.ndarray, spacing_mm: tuple[float, float, float], case: str)
     )
 
 
-def body_mask(hu: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
+def body_mask(hu: np.ndarray, spacing_mm: tuple[float, float, float], above: float = BODY_HU) -> np.ndarray:
     """Return a boolean mask of the body, lungs and bowel gas included, table and tubes left out.
 
     It is found on cells of about 4.5 mm: mean above -400 HU, thin connections opened, the largest piece
@@ -64,9 +64,10 @@ def body_mask(hu: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndar
     Args:
         hu: ``(x, y, z)`` HU in RAS+.
         spacing_mm: voxel edges.
+        above: what the mean of a cell of body exceeds, where the values are no HU.
     """
     cell = [max(1, min(round(CELL_MM / mm), size)) for mm, size in zip(spacing_mm, hu.shape, strict=True)]
-    dense = _cell_means(hu, cell) > BODY_HU
+    dense = _cell_means(hu, cell) > above
     # A table touches the back over a thin line; opening with the border as body keeps cut-off patients whole.
     opened = ndimage.binary_erosion(dense, border_value=1)
     opened = ndimage.binary_dilation(opened) & dense

@@ -61,11 +61,12 @@ def to_spacing(
         x, y, z = (np.floor(place + 0.5).astype(int) for place in places)
         resampled = voxels[x][:, y][:, :, z].astype(dtype, copy=False)
     else:
-        resampled = _linear(voxels, places, dtype)
+        resampled = linear_at(voxels, places, dtype)
     return resampled, affine @ np.diag([*zoom, 1])
 
 
-def _linear(voxels: np.ndarray, places: Sequence[np.ndarray], dtype: np.dtype) -> np.ndarray:
+def linear_at(voxels: np.ndarray, places: Sequence[np.ndarray], dtype: np.dtype) -> np.ndarray:
+    """Interpolate ``(x, y, z)`` voxels at the places along each axis, which ascend and lie within the volume."""
     resampled = np.empty([len(place) for place in places], dtype)
     # Plane after plane in the order in which they lie in memory.
     slowest = int(np.argmax(np.abs(voxels.strides)))

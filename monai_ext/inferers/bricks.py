@@ -1,0 +1,237 @@
+"""A sliding window whose memory does not grow with classes times volume."""
+
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.data.utils import compute_importance_map
+from torch import Tensor
+from torch.nn import functional
+from tqdm import tqdm
+
+from monai_ext.base import InputError, SettingError, as_numbers, is_number
+from monai_ext.inferers.brick_sums import Brick, BrickSums
+from monai_ext.inferers.mirrored import MirroredSlidingWindow
+from monai_ext.inferers.sum_memory import FileMemory, OwnMemory, SumMemory
+from monai_ext.inferers.windows import LARGEST, AxisWindows, Window, Windows
+from monai_ext.volumes import body_mask
+from monai_ext.volumes.body import CELL_MM
+
+_SUMS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+class BrickInferer(MirroredSlidingWindow):
+    """MONAI's sliding window, finished brick by brick along the longest axis.
+
+    The windows and their weights are those of MONAI's ``SlidingWindowInferer``, on mirrored views too. `bricks` gives
+    each part of the volume as soon as its last window was run, and holds no more than what waits for further ones:
+    classes x a cross-section x the overlap. Calling it gives the whole volume's logits, as MONAI's does, without
+    gradients.
+
+    Args:
+        roi_size, sw_batch_size, overlap, mirror_axes: see `MirroredSlidingWindow`.
+        sums: type of the sums, ``"float32"``, or at half the memory ``"float16"`` or ``"bfloat16"``, which change
+            labels where classes are close (see docs/benchmarks.md).
+        body_above: lay windows on the box around the body alone, run none of them that lies outside the body, and take
+            background there; the body is what exceeds this value of the image, see ``monai_ext.volumes.body_mask``.
+            Windows on the whole volume by default.
+        spacing_mm: voxel edges of the images, with which the body is found.
+        scratch_dir: a folder on a disk of this machine, for the sums that wait; they are in memory by default. The
+            system writes them out when it needs the memory.
+        **window: ``mode``, ``sigma_scale``, ``padding_mode``, ``cval``, ``sw_device``, ``device`` (of the sums and the
+            result) and ``progress`` of MONAI's ``SlidingWindowInferer``.
+
+    Raises:
+        SettingError: a setting is out of range, or one of MONAI's that is not supported.
+        WriteError: when it runs, a scratch folder without room.
+        InputError: when it runs, inputs of other axes, a network that gives no logits of its window's size or another
+            count of classes with each window, or logits that are not finite.
+    """
+
+    def __init__(
+        self,
+        roi_size: Sequence[int],
+        sw_batch_size: int = 1,
+        overlap: float = 0.5,
+        mirror_axes: Sequence[int] = (),
+        sums: str = "float32",
+        body_above: float | None = None,
+        spacing_mm: Sequence[float] = (1.5, 1.5, 1.5),
+        scratch_dir: str | os.PathLike[str] | None = None,
+        **window: Any,
+    ) -> None:
+        known = {"mode", "sigma_scale", "padding_mode", "cval", "sw_device", "device", "progress"}
+        if other := set(window) - known:
+            raise SettingError(
+                f"{', '.join(sorted(other))}: not known here; use MirroredSlidingWindow for it", code="setting.window"
+            )
+        super().__init__(roi_size, sw_batch_size, overlap, mirror_axes, **window)
+        if not isinstance(sums, str) or sums not in _SUMS:
+            raise SettingError(f"sums: {sums!r}; choose {', '.join(_SUMS)}", code="setting.sums")
+        if body_above is not None and not is_number(body_above):
+            raise SettingError(
+                f"body_above: {body_above!r} is no value of the image; give a number, or null for all windows",
+                code="setting.body",
+            )
+        edges = as_numbers(spacing_mm, 3)
+        if edges is None or min(edges) <= 0:
+            raise SettingError(
+                f"spacing_mm: {spacing_mm!r} is not a voxel size; give three edges in mm", code="setting.spacing"
+            )
+        if scratch_dir is not None and not isinstance(scratch_dir, str | os.PathLike):
+            raise SettingError(
+                f"scratch_dir: {scratch_dir!r} is no folder; give its path, or null to keep sums in memory",
+                code="setting.scratch",
+            )
+        self.kind, self.body_above = _SUMS[sums], body_above
+        self.spacing_mm, self.scratch_dir = (edges[0], edges[1], edges[2]), scratch_dir
+
+    def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        """Return logits ``(b, classes, x, y, z)`` on the grid of ``inputs`` ``(b, c, x, y, z)``.
+
+        Where no window was run, the logit of class 0 is 1 and that of the others 0. A ``MetaTensor`` gives another one
+        of the same place.
+        """
+        if inputs.ndim != 5 or not inputs.numel():
+            raise InputError(
+                f"inputs of shape {tuple(inputs.shape)} are no volumes; give (batch, channel, x, y, z)",
+                code="inference.input",
+            )
+        out: Tensor | None = None
+        for number, volume in enumerate(inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs):
+            unrun: list[Brick] = []
+            for brick in self.bricks(volume, network, *args, **kwargs):
+                if brick.logits is None:
+                    unrun.append(brick)
+                    continue
+                if out is None:
+                    shape = (len(inputs), len(brick.logits), *inputs.shape[2:])
+                    out = torch.empty(shape, dtype=inputs.dtype, device=brick.logits.device)
+                out[number, :, *brick.place] = brick.logits
+            assert out is not None  # at least one window is run
+            for brick in unrun:
+                out[number, :, *brick.place] = 0
+                out[number, 0, *brick.place] = 1
+        assert out is not None
+        return MetaTensor(out).copy_meta_from(inputs) if isinstance(inputs, MetaTensor) else out
+
+    def bricks(self, volume: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Iterator[Brick]:
+        """Run the network over one ``(c, x, y, z)`` volume and give its bricks, each as soon as it is finished.
+
+        Together they fill the volume, without overlap; each comes after those before it along the axes.
+        """
+        device = torch.device(self.device) if self.device is not None else volume.device
+        if self.scratch_dir is not None and device.type != "cpu":
+            raise SettingError(
+                f"scratch_dir: sums on {device} do not lie in a file; leave it out, or keep the sums on device='cpu'",
+                code="setting.scratch",
+            )
+        windows, run = self._windows(volume)
+        roi = tuple(axis.window for axis in windows.axes)
+        importance = compute_importance_map(roi, mode=self.mode, sigma_scale=self.sigma_scale, device=device)
+        starts, sums = range(0, len(run), self.sw_batch_size), None
+        for start in tqdm(starts) if self.progress else starts:
+            batch = run[start : start + self.sw_batch_size]
+            crops = torch.stack([self._crop(volume, window, roi) for window in batch])
+            found = self._predicted(network, crops.to(self.sw_device or volume.device), args, kwargs)
+            if sums is None:
+                classes = found.shape[1]
+                sums = BrickSums(windows, run, importance, self.kind, self._memory(windows, classes, device))
+            if found.shape[1] != classes:
+                raise InputError(
+                    f"the network makes {found.shape[1]} classes of a window and {classes} of another; use a network "
+                    "that always gives all classes",
+                    code="inference.output",
+                )
+            for number, window in enumerate(batch, start):
+                logits = found[number - start]
+                logits = logits.flip(_mirrored(window)) if any(window.mirrored) else logits
+                for index in windows.bricks_of(window):
+                    sums.add(index, window, logits)
+                    yield from sums.finished()  # at once, for what is finished makes room for what is begun
+                sums.rest(window, run[number + 1] if number + 1 < len(run) else None)
+            del found, logits
+
+    def _windows(self, volume: Tensor) -> tuple[Windows, list[Window]]:
+        """Return the windows on a volume, and those of them that are run."""
+        body = None
+        if self.body_above is not None:
+            body = body_mask(volume[0].float().cpu().numpy(), self.spacing_mm, self.body_above)
+        boxes = [None] * 3 if body is None else self._around(body)
+        windows = Windows(
+            [
+                # A window's size that is not positive is that of the volume.
+                AxisWindows(size, window if window > 0 else size, self.overlap, axis in self.mirror_axes, box, largest)
+                for axis, (size, window, box, largest) in enumerate(
+                    zip(volume.shape[1:], self.roi_size, boxes, LARGEST, strict=True)
+                )
+            ]
+        )
+        return windows, list(windows) if body is None else self._on_the_body(windows, body)
+
+    def _margin(self) -> list[int]:
+        # A cell further, for opening takes the body's sharp edges away.
+        return [math.ceil(CELL_MM / edge) for edge in self.spacing_mm]
+
+    def _around(self, body: np.ndarray) -> list[tuple[int, int]]:
+        """Return the first voxel and the end of a body along each axis, or those of the volume if there is none."""
+        boxes = []
+        for axis, more in enumerate(self._margin()):
+            found = np.flatnonzero(body.any(axis=tuple({0, 1, 2} - {axis})))
+            low, high = (found[0] - more, found[-1] + 1 + more) if len(found) else (0, body.shape[axis])
+            boxes.append((max(int(low), 0), min(int(high), body.shape[axis])))
+        return boxes
+
+    def _memory(self, windows: Windows, classes: int, device: torch.device) -> SumMemory:
+        if self.scratch_dir is None:
+            return OwnMemory(device)
+        return FileMemory(self.scratch_dir, windows.largest_brick() * classes * self.kind.itemsize)
+
+    def _on_the_body(self, windows: Windows, body: np.ndarray) -> list[Window]:
+        margin = self._margin()
+        every = list(windows)
+        chosen = []
+        for window in every:
+            place = (
+                slice(max(start - more, 0), max(start + axis.window + more, 0))
+                for start, axis, more in zip(window.start, windows.axes, margin, strict=True)
+            )
+            if body[tuple(place)].any():
+                chosen.append(window)
+        return chosen or every[:1]  # one at least, for it tells how many classes there are
+
+    def _crop(self, volume: Tensor, window: Window, roi: Sequence[int]) -> Tensor:
+        pads: list[int] = []
+        place = [slice(None)]
+        for start, size, full in zip(window.start, roi, volume.shape[1:], strict=True):
+            place.append(slice(max(start, 0), min(start + size, full)))
+            pads = [max(-start, 0), max(start + size - full, 0), *pads]  # the last axis comes first
+        crop = volume[tuple(place)]
+        if any(pads):
+            value = {"value": self.cval} if str(self.padding_mode) == "constant" else {}
+            crop = functional.pad(crop[None], pads, mode=str(self.padding_mode), **value)[0]
+        return crop.flip(_mirrored(window)) if any(window.mirrored) else crop
+
+    def _predicted(
+        self, network: Callable[..., Tensor], crops: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Tensor:
+        found = network(crops, *args, **kwargs)
+        wanted = (len(crops), *crops.shape[2:])
+        if not isinstance(found, Tensor) or (*found.shape[:1], *found.shape[2:]) != wanted:
+            given = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise InputError(
+                f"the network makes {given} of windows {tuple(crops.shape)}; bricks need one tensor of the windows' "
+                "size, use MirroredSlidingWindow for others",
+                code="inference.output",
+            )
+        # Under autocast in half precision; sums of such would lose what the network still tells apart.
+        found = found.detach()
+        return found.to(self.device or crops.device, torch.promote_types(found.dtype, torch.float32))
+
+
+def _mirrored(window: Window) -> list[int]:
+    return [axis + 1 for axis, yes in enumerate(window.mirrored) if yes]
