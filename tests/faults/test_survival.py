@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -246,8 +247,10 @@ def test_a_worker_ended_from_outside_never_stops_a_step_half_way(tmp_path: Path,
 
     def loss(output: torch.Tensor, _: Any) -> torch.Tensor:
         if next(steps) in (2, 5, 9):  # where the signal would have struck
-            ended.append(next(one.pid for one in multiprocessing.active_children() if one.pid is not None))
-            os.kill(ended[-1], signal.SIGKILL)
+            child = next(one for one in multiprocessing.active_children() if one.pid is not None)
+            ended.append(child.pid)
+            os.kill(child.pid, signal.SIGKILL)
+            assert wait([child.sentinel], 60)
             time.sleep(0.05)
         return output.square()
 
