@@ -22,6 +22,7 @@ from monai_ext.base.errors import (
     input_error_in,
 )
 from monai_ext.base.files import case_id, inside, plain_name, sha256_of, told_apart
+from monai_ext.base.forced_unpickling import refuse_forced_unpickling
 from monai_ext.base.leftovers import hold, remove_leftovers
 from monai_ext.base.pictures import check_picture_whole
 from monai_ext.base.randomness import derive_seed
@@ -67,6 +68,7 @@ __all__ = [
     "plain_name",
     "print_any_name",
     "rank",
+    "refuse_forced_unpickling",
     "remove_leftovers",
     "remove_weights",
     "replacing",

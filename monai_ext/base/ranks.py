@@ -43,7 +43,26 @@ def join_ranks(backend: str, device: "torch.device", timeout_minutes: float = 30
         torch.cuda.set_device(device)
     # A batch of one leaves the class token's gradient odd strides along axes of length 1, which changes no number.
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
-    torch.distributed.init_process_group(backend, timeout=timedelta(minutes=timeout_minutes))
+    timeout = timedelta(minutes=timeout_minutes)
+    attempt = _attempt()
+    if attempt is None:
+        torch.distributed.init_process_group(backend, timeout=timeout)
+        return
+    store, number, count = next(torch.distributed.rendezvous("env://", timeout=timeout))
+    store.set_timeout(timeout)
+    store = torch.distributed.PrefixStore(f"attempt {attempt}", store)
+    torch.distributed.init_process_group(backend, store=store, rank=number, world_size=count, timeout=timeout)
+
+
+def _attempt() -> str | None:
+    """Return how often ``torchrun`` has started the ranks anew, where the store that they meet in outlives them.
+
+    In it a rank that starts early would find the address that another one had before, and give up when nobody answers
+    there (https://github.com/pytorch/pytorch/issues/167288). Each machine counts for itself, so that the number is the
+    same for all ranks only where there is one machine.
+    """
+    kept = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and os.environ.get("GROUP_WORLD_SIZE") == "1"
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if kept else None
 
 
 def rank() -> int:

@@ -38,7 +38,7 @@ def replacing(target: str | os.PathLike[str], verify: Callable[[Path], None] | N
         temporary = _begin(target, held)
         yield temporary
         held += _inherited.pop(temporary, [])
-        _flush(temporary)
+        flush(temporary)
         if verify is not None:
             verify(temporary)
         temporary.chmod(0o666 & ~_umask())
@@ -46,7 +46,7 @@ def replacing(target: str | os.PathLike[str], verify: Callable[[Path], None] | N
         temporary = None
         if target.name.startswith(PREFIX):
             _inherited[target], held = held, []
-        _flush(target.parent)
+        flush(target.parent)
     except InputError:
         raise
     except Exception as error:
@@ -89,6 +89,19 @@ def save_tensors(tensors: Mapping[str, Any], path: str | os.PathLike[str], texts
         handle.write(save(dict(tensors), dict(texts)))
 
 
+def flush(path: Path) -> None:
+    """Have the system bring a file or folder to the disk, and wait for it.
+
+    Raises:
+        OSError: the disk is full, or fails.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def check_output(folder: str | os.PathLike[str]) -> None:
     """Refuse an output folder that cannot be written, before hours are spent on what would go into it.
 
@@ -125,14 +138,6 @@ def _of_the_system(error: BaseException) -> OSError | None:
         quoted = re.search(r"\(os error (\d+)\)", str(cause))
         cause = OSError(int(quoted[1]), "") if quoted else cause.__context__
     return cause
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _umask() -> int:

@@ -9,6 +9,7 @@ from monai.data import CacheDataset
 from torch.utils.data import Dataset
 
 from monai_ext.base import InputError, ManifestError, ScanError, rank
+from monai_ext.handlers import Quarantine
 
 
 @contextmanager
@@ -57,17 +58,19 @@ def some(sentences: Sequence[str], most: int = 10) -> str:
 class LoadedScans(CacheDataset):
     """MONAI's ``CacheDataset`` whose errors name the scan: training scans after the loading transforms.
 
-    Training on what is left of a list would be another training: one bad scan ends the run, but only after
-    all others were tried, so that all bad ones are told at once.
+    Training on what is left of a list would be another training: bad scans end the run, but only after
+    all others were tried, so that all bad ones are told at once. As many as a quarantine allows are let pass; each
+    raises what is wrong with it when it is drawn, for a `SupervisedLoader` to put it on the list.
 
     Args:
         data: the scans, ``[{"image": path, "label": path}, ...]``.
         transform: the deterministic transforms of loading.
         cache_rate: share of the scans kept in memory; the others are loaded anew each time.
         num_workers: threads that fill the cache.
+        quarantine: whose ``max_skipped`` says how many bad scans are let pass; none without it.
 
     Raises:
-        InputError: scans cannot be read or do not fit their labels.
+        InputError: scans cannot be read or do not fit their labels, more of them than are let pass.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class LoadedScans(CacheDataset):
         transform: Callable[..., Any],
         cache_rate: float = 1.0,
         num_workers: int = 1,
+        quarantine: Quarantine | None = None,
     ) -> None:
         self._refused: dict[int, InputError] = {
             index: ManifestError(item["problem"], code="manifest.entry", case=item["case"])
@@ -89,6 +93,8 @@ class LoadedScans(CacheDataset):
             num_workers=num_workers,
             progress=len(data) > 1 and not rank(),
         )
+        if len(self._refused) <= (0 if quarantine is None else quarantine.allowed(len(data))):
+            return
         if len(self._refused) == 1:
             raise next(iter(self._refused.values()))
         if self._refused:
@@ -108,6 +114,10 @@ class LoadedScans(CacheDataset):
             return None
 
     def _transform(self, index: int) -> Any:
+        if (error := self._refused.get(index)) is not None:
+            # A new one each time, for tracebacks gather on what is raised; to a training an unusable entry is a scan.
+            kind = ScanError if isinstance(error, ManifestError) else type(error)
+            raise kind(str(error), code=error.code, case=error.case)
         with plain_errors():
             return super()._transform(index)
 

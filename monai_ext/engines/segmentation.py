@@ -34,7 +34,8 @@ def with_pretrained(network: nn.Module, path: str | None) -> nn.Module:
 def labelled_items(datalist: str, root: str | None, section: str | Sequence[str]) -> list[dict[str, Any]]:
     """List the labelled scans of a datalist's section as ``[{"image", "label", "case"}, ...]``.
 
-    An entry that cannot be used is ``{"case", "problem"}``: `GuardedScans` passes it by, `LoadedScans` refuses it.
+    An entry that cannot be used is ``{"case", "problem"}``: `GuardedScans` passes it by, `LoadedScans` refuses it
+    or, within a quarantine's budget, lets it pass.
 
     Args:
         datalist: the JSON file, MONAI's decathlon form.

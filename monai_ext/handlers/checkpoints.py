@@ -14,6 +14,7 @@ from torch import nn
 from monai_ext.base import (
     REQUEUE,
     InputError,
+    RunError,
     SettingError,
     WeightsError,
     bare,
@@ -150,7 +151,11 @@ class RunCheckpoints:
         Args:
             engine: the trainer.
             epoch_done: ``False`` at the end of an epoch whose validation is still to come.
+
+        Raises:
+            RunError: the weights are not finite; the checkpoints written before stay.
         """
+        self._refuse_bad_weights(engine.state.iteration)
         self._due = False
         # On every rank, for a state may be gathered from all of them.
         content = {name: bare(item).state_dict() for name, item in self.objects.items()}
@@ -167,6 +172,17 @@ class RunCheckpoints:
             save_torch(content, temporary)
         for _, path in saved_checkpoints(self.folder)[: -self.keep]:
             remove_weights(path)
+
+    def _refuse_bad_weights(self, iteration: int) -> None:
+        # A gradient that is not finite may come of a finite loss, and where none is clipped nobody else looks at it.
+        networks = [item for item in self.objects.values() if isinstance(item, nn.Module)]
+        if all(bool(weights.isfinite().all()) for network in networks for weights in network.parameters()):
+            return
+        raise RunError(
+            f"iteration {iteration}: the weights are not finite, so that no checkpoint of them is written; resume from "
+            "the one before, set clip_norm, or start anew with a lower learning rate",
+            code="run.weights",
+        )
 
     def _after_iteration(self, engine: Engine) -> None:
         self._due |= engine.state.iteration % self.every == 0

@@ -21,6 +21,7 @@ from monai_ext.outputs.provenance import (
     settings_sha256,
     versions,
     weights_sha256,
+    without_folders,
     write_provenance,
 )
 
@@ -34,7 +35,8 @@ class RunProvenance:
     Args:
         output_dir: the run's folder.
         bundle: name of the shipped bundle.
-        config: name of its configuration, with which ``settings`` are compared.
+        config: name of its configuration, with which ``settings`` are compared; of several that are laid over one
+            another ``"FIRST+SECOND"``.
         settings: what shapes the result, by the names of the configuration.
         device: of the run.
         precision: as the configuration has it.
@@ -44,6 +46,9 @@ class RunProvenance:
             data, a list or a volume store, by name.
         step: the guarded step of an inference, which knows the cases that failed.
         raises: whether to hand on what the run failed of; ``False`` where a handler behind this one does.
+        file: the run's file; a name of its own where another run's may lie in the folder.
+        beside_results: ``False`` for a run that sums up its cases; its own file then holds one checksum over their
+            files.
     """
 
     def __init__(
@@ -59,11 +64,16 @@ class RunProvenance:
         inputs: Any = None,
         step: Any = None,
         raises: bool = True,
+        file: str = "provenance.json",
+        beside_results: bool = True,
     ) -> None:
-        self.folder, self.settings, self.raises = Path(output_dir), dict(settings), raises
+        self.folder, self.raises = Path(output_dir), raises
+        self.settings = {name: without_folders(value) for name, value in settings.items()}
         self.bundle, self.config, self.device = bundle, config, torch.device(device)
         self.precision, self.seed, self.weights = precision, seed, dict(weights or {})
         self.inputs, self.step = inputs, step
+        self.file, self.beside_results = file, beside_results
+        self._read: dict[str, str] = {}
         self.content: dict[str, Any] = {}
         self._warnings: Counter[str] = Counter()
         self._show: Any = None
@@ -81,6 +91,7 @@ class RunProvenance:
     def _start(self, engine: Engine) -> None:
         self._began = time.monotonic()
         self._warnings.clear()
+        self._read.clear()
         if rank():
             return
         self._show, warnings.showwarning = warnings.showwarning, self._count
@@ -108,7 +119,7 @@ class RunProvenance:
             "warnings": {},
             "error": None,
         }
-        write_provenance(self.folder / "provenance.json", self.content)
+        write_provenance(self.folder / self.file, self.content)
 
     def _device(self) -> str:
         return f"{self.device} ({torch.cuda.get_device_name(self.device)})" if self.device.type == "cuda" else "cpu"
@@ -127,9 +138,13 @@ class RunProvenance:
             engine.state.batch[0]["case"] if isinstance(engine.state.batch, list) else engine.state.batch["case"][0]
         )
         folder = self.folder / case
-        if self.step.done[-1] != case or not folder.is_dir():
+        if self.step.done[-1] != case or (self.beside_results and not folder.is_dir()):
             return  # it failed, and left nothing
         item: Mapping[str, Any] = next((one for one in self.inputs.data if one["case"] == case), {})
+        if not self.beside_results:
+            files = (item[key] for key in ("image", "label", "mask") if item.get(key))
+            self._read[case] = "".join(f"{input_sha256(file)}" for file in files)
+            return
         about = {
             "state": "completed",
             "case": case,
@@ -161,4 +176,6 @@ class RunProvenance:
         }
         if self.step is not None:
             self.content |= {"cases_done": len(self.step.done), "cases_failed": dict(self.step.failures)}
-        write_provenance(self.folder / "provenance.json", self.content)
+        if not self.beside_results:
+            self.content["inputs"] = {"cases_sha256": settings_sha256(self._read)}
+        write_provenance(self.folder / self.file, self.content)

@@ -87,6 +87,10 @@ class Quarantine:
         """Take note of how many scans a part of the data has, for a budget that is a share."""
         self._scans[part] = scans
 
+    def allowed(self, scans: int) -> int:
+        """Return how many scans and steps an epoch of a training over so many scans may lose."""
+        return int(self.max_skipped if self.max_skipped >= 1 else self.max_skipped * scans)
+
     def bars(self, part: str, item: int, iteration: int) -> bool:
         """Tell whether an item may not be drawn for an iteration."""
         return iteration >= self._barred.get((part, item), iteration + 1)
@@ -102,7 +106,7 @@ class Quarantine:
         spent = [one for one in self.findings if one.epoch == finding.epoch and one.iteration <= finding.iteration]
         restart = finding.kind == "restart"
         count = 1 + sum((one.kind == "restart") == restart for one in spent)
-        allowed = self.max_restarts if restart else self._allowed()
+        allowed = self.max_restarts if restart else self.allowed(self._scans.get("train", 0))
         if count > allowed:
             self._write([finding])
             raise RunError(
@@ -158,9 +162,6 @@ class Quarantine:
     def _begin(self) -> None:
         if not self._restored and not self.findings:
             self.path.unlink(missing_ok=True)
-
-    def _allowed(self) -> int:
-        return int(self.max_skipped if self.max_skipped >= 1 else self.max_skipped * self._scans.get("train", 0))
 
     def _keep(self, finding: Finding) -> None:
         self.findings.append(finding)

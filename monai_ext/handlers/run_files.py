@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 
-from monai_ext.base import SettingError, WeightsError, gather, rank, verify_digest
+from monai_ext.base import SettingError, WeightsError, gather, rank, refuse_forced_unpickling, verify_digest
 
 Resume = bool | str
 _NAME = re.compile(r"checkpoint_iteration=(\d+)\.pt")
@@ -39,8 +39,10 @@ def find_checkpoint(folder: Path, resume: Resume) -> tuple[Path, dict[str, Any]]
 
     Raises:
         SettingError: nothing to resume, or a run already there.
-        WeightsError: the checkpoint cannot be read; with ``"auto"``, none of them.
+        WeightsError: the checkpoint cannot be read; with ``"auto"``, none of them; or the environment reopens pickles.
     """
+    if resume:
+        refuse_forced_unpickling()
     if resume == "auto":
         return _newest_whole(folder)
     saved = saved_checkpoints(folder)

@@ -13,6 +13,7 @@ from monai.bundle import ConfigParser
 
 from monai_ext import bundle_path
 from monai_ext.base import ScanError, input_error_in
+from monai_ext.label.result_origin import result_origin
 
 # The loader counts its cases when it is made, one at a time.
 _NOTHING_YET = [{"case": "none", "problem": "none: no image was given"}]
@@ -25,10 +26,12 @@ class BundleResult:
     Attributes:
         folder: its files; gone when the context ends.
         output: entries of the evaluator's last output, after postprocessing.
+        origin: see ``result_origin``.
     """
 
     folder: Path
     output: Mapping[str, Any]
+    origin: Mapping[str, Any]
 
     def file(self, ending: str) -> Path | None:
         """Return the one file with this ending, ``None`` where the bundle wrote none."""
@@ -96,11 +99,12 @@ class BundleModel:
             parts["postprocessing"].transforms[-1].output_dir = Path(folder)
             parts["step"].failures.clear()
             parts["step"].done.clear()
+            origin = result_origin(parser, self.bundle, self.configs, image)
             try:
                 parts["evaluator"].run()
                 self._raise_failure(parts["step"])
                 output = parts["evaluator"].state.output
-                yield BundleResult(Path(folder), output[0] if isinstance(output, list) else output)
+                yield BundleResult(Path(folder), output[0] if isinstance(output, list) else output, origin)
             finally:
                 parts["evaluator"].state.output = None
 

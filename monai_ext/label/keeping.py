@@ -81,7 +81,8 @@ def keep_results(
         store.save_label(image, kept[HEAT_MAP], HEAT_MAP, {})
         told["heatmap_tag"] = HEAT_MAP
     if wish.label:
-        store.save_label(image, file, wish.tag, {"model": told.get("bundle", "")})
+        about = {"provenance": told["provenance"]} if "provenance" in told else {}  # the scribbles' histogram has none
+        store.save_label(image, file, wish.tag, {"model": told.get("bundle", "")} | about)
     if wish.seg is not None and isinstance(store, DicomWebStudies):
         path = store.seg_file(image, Path(file), wish.seg, automatic=True)
         try:

@@ -6,7 +6,19 @@ from typing import Any
 from monai_ext.base import SettingError
 
 # What the server itself keeps about a file, and acts on.
-_OWN = {"name", "ts", "path", "checksum", "strategy", "uncertainty", "uncertainty_of", "dice", "seg", "model"}
+_OWN = {
+    "name",
+    "ts",
+    "path",
+    "checksum",
+    "strategy",
+    "uncertainty",
+    "uncertainty_of",
+    "dice",
+    "seg",
+    "model",
+    "provenance",
+}
 _MOST_LETTERS, _DEEPEST = 100_000, 6
 
 

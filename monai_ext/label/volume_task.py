@@ -111,13 +111,14 @@ class VolumeTask(InferTask):
         image = Path(request["image"])
         case = str(request.get("case") or case_id(image))
         with self.run(image, case, options) as result:
-            answer = self.answer(result, case, options)
+            answer, origin = self.answer(result, case, options), result.origin
         seconds = round(time.monotonic() - started, 2)
         about = {
             "label_names": self.labels,
             "latencies": {"total": seconds},
             "research_use_only": RESEARCH_ONLY,
             "bundle": f"{self.model.bundle} {self.model.metadata['version']}",
+            "provenance": {**origin, "seconds": seconds},
         }
         return str(answer.file), {"centroids": {}} | about | answer.told | {KEPT: answer.kept}
 

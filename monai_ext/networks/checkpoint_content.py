@@ -5,9 +5,7 @@ import io
 import os
 import pickle
 import struct
-import warnings
 import zipfile
-from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,11 +13,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from monai_ext.base import WeightsError
+from monai_ext.base import WeightsError, refuse_forced_unpickling
 from monai_ext.networks.checkpoint_checks import check_archive, check_header, check_records, header_of
 
 _PICKLE = b"\x80\x02"  # how files of torch before 1.6 begin
-_FORCED = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 _REFUSALS = ("Unsupported global", "unrecognized function", "unsupported class")  # of torch's safe unpickler
 
 
@@ -42,19 +39,6 @@ def check_file(path: Path) -> None:
         raise WeightsError(f"{path.name}: empty (0 bytes); copy or download it again", code="weights.empty")
 
 
-@cache
-def warn_if_forced() -> None:
-    """Warn, once, where the environment tells torch to run what a pickle says: our own loading asks for tensors only.
-
-    torch obeys an explicit ``weights_only=True`` before the variable, other libraries in this process may not ask.
-    """
-    if os.environ.get(_FORCED, "").lower() in ("1", "y", "yes", "true"):
-        warnings.warn(
-            f"{_FORCED} is set: other libraries of this process may run code from files of weights; unset it",
-            stacklevel=3,
-        )
-
-
 def read_verified(path: str | os.PathLike[str], sha256: str) -> bytes:
     """Read a file whole and compare its checksum; only these bytes are known to be the author's.
 
@@ -65,10 +49,10 @@ def read_verified(path: str | os.PathLike[str], sha256: str) -> bytes:
         sha256: its checksum as its author gives it.
 
     Raises:
-        WeightsError: the file is missing or empty, or has another checksum.
+        WeightsError: the file is missing or empty, or has another checksum; or the environment reopens pickles.
     """
     path = Path(path)
-    warn_if_forced()
+    refuse_forced_unpickling()
     check_file(path)
     content = path.read_bytes()
     actual = hashlib.sha256(content).hexdigest()
@@ -88,10 +72,10 @@ def read_content(path: str | os.PathLike[str], content: bytes | None = None) -> 
         content: see :func:`open_checkpoint`.
 
     Raises:
-        WeightsError: the file is missing, empty or truncated, or holds code.
+        WeightsError: the file is missing, empty or truncated, or holds code; or the environment reopens pickles.
     """
     path = Path(path)
-    warn_if_forced()
+    refuse_forced_unpickling()
     if content is None:
         check_file(path)
     if is_torchscript(_source(path, content)):

@@ -62,13 +62,29 @@ def changed_settings(bundle: str, config: str, settings: Mapping[str, Any]) -> d
 
     Args:
         bundle: name of a shipped bundle.
-        config: name of its configuration.
+        config: name of its configuration; of several that are laid over one another ``"FIRST+SECOND"``.
         settings: the run's, by the names of the configuration.
     """
-    text = (Path(bundle_path(bundle)) / "configs" / f"{config}.json").read_text(encoding="utf-8")
-    shipped = json.loads(text)
+    shipped: dict[str, Any] = {}
+    for name in config.split("+"):
+        text = (Path(bundle_path(bundle)) / "configs" / f"{name}.json").read_text(encoding="utf-8")
+        shipped |= json.loads(text)
     same = json.loads(json.dumps(settings, default=str))
     return {name: value for name, value in same.items() if name in shipped and shipped[name] != value}
+
+
+def without_folders(value: Any) -> Any:
+    """Return a setting, of a path to a file or folder only the base name; folders may be called after patients.
+
+    >>> without_folders("/data/clip.pt"), without_folders("hf-hub:owner/clip"), without_folders(0.5)
+    ('clip.pt', 'hf-hub:owner/clip', 0.5)
+    """
+    if not isinstance(value, str):
+        return value
+    kind, _, rest = value.rpartition(":")  # such as "local-dir:FOLDER"
+    if rest and (os.path.isabs(rest) or (os.sep in rest and os.path.exists(rest))):
+        return (kind and f"{kind}:") + os.path.basename(os.path.normpath(rest))
+    return value
 
 
 def input_sha256(path: str | os.PathLike[str]) -> str | None:

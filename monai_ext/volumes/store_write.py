@@ -1,6 +1,7 @@
 """Adding volumes to a store: whole or not at all, and side by side with other writers."""
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from monai_ext.base import StoreError, WriteError, replacing
+from monai_ext.base.writing import flush
 from monai_ext.volumes.body import Body
 from monai_ext.volumes.source_places import told_place
 from monai_ext.volumes.store_chunks import ChunkReader, describe_chunks, write_chunks
@@ -51,21 +53,32 @@ def write_volume(folder: Path, volume: NewVolume) -> StoreRecord:
 def put_volume(folder: Path, volume: NewVolume) -> StoreRecord:
     """Store a volume, in place of an older one of the same id, whose lock the caller holds.
 
-    The sidecar goes first and comes back last, so that data and sidecar of different runs are never taken
-    for one another, whenever the process is killed.
+    The new volume is whole on the disk, beside the old one, before that goes. Then the sidecar goes first and comes
+    back last, so that data and sidecar of different runs are never taken for one another, whenever the process is
+    killed.
 
     Raises:
-        WriteError: the disk is full or the folder is read-only; the volume is then not in the store.
+        WriteError: the disk is full or the folder is read-only; an older volume stays as it was.
         StoreError: the id holds another scan, which a second run stored meanwhile.
     """
     _check_owner(folder, volume)
-    remove_volume(folder, volume.id)
-    try:
-        record = _record(folder, volume)
-        _write_sidecar(folder, record)
-    except BaseException:
-        remove_volume(folder, volume.id)
-        raise
+    with ExitStack() as taking_place:
+
+        def beside(path: Path) -> Path:
+            return taking_place.enter_context(replacing(path))
+
+        # The first to be begun takes its place last.
+        sidecar = beside(sidecar_path(folder, volume.id))
+        image = _write_data(beside(data_path(folder, volume.id, "image")), volume.id, volume.hu)
+        label = None
+        if volume.label is not None:
+            label = _write_data(beside(data_path(folder, volume.id, "label")), volume.id, volume.label)
+        record = _record(volume, image, label)
+        sidecar.write_text(record_text(record), encoding="utf-8")
+        flush(sidecar)
+        sidecar_path(folder, volume.id).unlink(missing_ok=True)
+        if label is None:
+            data_path(folder, volume.id, "label").unlink(missing_ok=True)
     return record
 
 
@@ -76,13 +89,9 @@ def put_origin(folder: Path, record: StoreRecord, origin: Origin) -> StoreRecord
         WriteError: the disk is full or the folder is read-only; the volume then stays as it was.
     """
     record = replace(record, origin=origin)
-    _write_sidecar(folder, record)
-    return record
-
-
-def _write_sidecar(folder: Path, record: StoreRecord) -> None:
     with replacing(sidecar_path(folder, record.id)) as temporary:
         temporary.write_text(record_text(record), encoding="utf-8")
+    return record
 
 
 def _check_owner(folder: Path, volume: NewVolume) -> None:
@@ -101,8 +110,7 @@ def _check_owner(folder: Path, volume: NewVolume) -> None:
         )
 
 
-def _record(folder: Path, volume: NewVolume) -> StoreRecord:
-    # Writes the data, for the record holds their checksums.
+def _record(volume: NewVolume, image: ChunkedData, label: ChunkedData | None) -> StoreRecord:
     shape = _triple(volume.hu.shape)
     return StoreRecord(
         id=volume.id,
@@ -117,42 +125,31 @@ def _record(folder: Path, volume: NewVolume) -> StoreRecord:
         settings=volume.settings,
         body_box=volume.body.box,
         packed_body=pack_voxels(volume.body.voxels, shape),
-        image=_write_data(folder, volume.id, "image", volume.hu),
-        label=None if volume.label is None else _write_data(folder, volume.id, "label", volume.label),
+        image=image,
+        label=label,
         label_source=volume.label_source,
         origin=volume.origin,
         relaxed=volume.relaxed,
     )
 
 
-def remove_volume(folder: Path, volume_id: str) -> None:
-    """Take a volume out of the store."""
-    sidecar_path(folder, volume_id).unlink(missing_ok=True)
-    for kind in ("image", "label"):
-        data_path(folder, volume_id, kind).unlink(missing_ok=True)
-
-
-def _write_data(folder: Path, volume_id: str, kind: str, voxels: np.ndarray) -> ChunkedData:
-    described: list[ChunkedData] = []
-
-    def verify(path: Path) -> None:
-        shape = _triple(voxels.shape)
-        try:
-            data = describe_chunks(path)
-            same = np.array_equal(ChunkReader(path, data, shape, volume_id).read((0, 0, 0), shape), voxels)
-        except (StoreError, RuntimeError):
-            same = False
-        if not same:
-            raise WriteError(
-                f"{volume_id}: read back other voxels than were written; check the disk, then run again",
-                code="write.differs",
-                case=volume_id,
-            )
-        described.append(data)
-
-    with replacing(data_path(folder, volume_id, kind), verify) as temporary:
-        write_chunks(temporary, voxels)
-    return described[0]
+def _write_data(path: Path, volume_id: str, voxels: np.ndarray) -> ChunkedData:
+    """Write voxels, see that they are on the disk and are read back as they were, and describe the file."""
+    write_chunks(path, voxels)
+    flush(path)
+    shape = _triple(voxels.shape)
+    try:
+        data = describe_chunks(path)
+        same = np.array_equal(ChunkReader(path, data, shape, volume_id).read((0, 0, 0), shape), voxels)
+    except (StoreError, RuntimeError):
+        same = False
+    if not same:
+        raise WriteError(
+            f"{volume_id}: read back other voxels than were written; check the disk, then run again",
+            code="write.differs",
+            case=volume_id,
+        )
+    return data
 
 
 def _triple(values: tuple[int, ...]) -> Triple:

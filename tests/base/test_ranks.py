@@ -1,7 +1,10 @@
 """What a process knows of the others that ``torchrun`` started with it."""
 
 import json
+import os
 import sys
+import time
+from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +22,39 @@ def test_joining_without_torchrun_says_how_to_start(monkeypatch: pytest.MonkeyPa
     monkeypatch.delenv("RANK", raising=False)
     with pytest.raises(SettingError, match=r"no RANK; start it with 'torchrun --standalone --nproc_per_node N"):
         join_ranks("gloo", SimpleNamespace(type="cpu"))  # type: ignore[arg-type]
+
+
+def join_late(number: int, port: int, attempt: int, delay_s: float, joined: Any) -> None:
+    import torch
+
+    # As torchrun sets them on one machine.
+    told = {"RANK": number, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GROUP_WORLD_SIZE": 1}
+    told |= {"TORCHELASTIC_USE_AGENT_STORE": True, "TORCHELASTIC_RESTART_COUNT": attempt}
+    os.environ.update({name: str(value) for name, value in told.items()})
+    time.sleep(delay_s)
+    join_ranks("gloo", torch.device("cpu"), 0.5)
+    joined.put((attempt, gather(number)))
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_rank_that_is_started_anew_waits_for_those_that_come_later() -> None:
+    """They meet in a store that outlives them, and that holds the addresses of before."""
+    from torch.distributed import TCPStore
+
+    store, fork = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False), get_context("fork")
+    joined, results = fork.Queue(), []
+    for attempt, late_s in ((0, 0.0), (1, 3.0)):
+        ranks = [
+            fork.Process(target=join_late, args=(number, store.port, attempt, late_s * (number == 0), joined))
+            for number in (0, 1)
+        ]
+        for process in ranks:
+            process.start()
+        for process in ranks:
+            process.join(60)
+        assert [process.exitcode for process in ranks] == [0, 0]
+        results += [joined.get(timeout=5) for _ in ranks]
+    assert results == [(0, [0, 1])] * 2 + [(1, [0, 1])] * 2
 
 
 def test_the_reason_of_a_failure_is_left_where_torchrun_reads_it(

@@ -63,6 +63,9 @@ def test_train_evaluate_and_infer(
     rows = list(csv.DictReader((tmp_path / "scores" / "scores.csv").read_text().splitlines()))
     assert {row["case"] for row in rows} == {"phantom_test_00", "phantom_test_01", "mean"}
     assert {row["class"] for row in rows} >= {"liver", "kidney_left"}
+    told = json.loads((tmp_path / "scores" / "scores_provenance.json").read_text())
+    assert (told["state"], told["cases_done"], told["cases_failed"]) == ("completed", 2, {})
+    assert told["weights_sha256"] == {"weights": hashlib.sha256(best.read_bytes()).hexdigest()}
     source = Path(data) / "images" / "phantom_test_00.nii.gz"
     run_flow(
         BUNDLE,

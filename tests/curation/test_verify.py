@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from monai_ext.base import ManifestError
+from monai_ext.base import ManifestError, ScanError
 from monai_ext.curation import ManifestVerification, build_manifest, verify_manifest, write_report
+from monai_ext.volumes.picture_checks import check_picture_here
 
 
 @pytest.fixture
@@ -164,6 +165,16 @@ def test_pictures_and_masks_are_looked_at(tmp_path: Path, card: dict[str, Any]) 
         ("image.twice", "d"),
     }
     assert not any("label ids" in note for note in deep.notes)
+
+
+def test_a_picture_that_training_would_refuse_is_told(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.zeros((4, 5, 3), np.uint8)).save(tmp_path / "a.jpg", exif=exif)
+    check_picture_here(tmp_path / "a.jpg", "a", whole=False)
+    with pytest.raises(ScanError, match=r"^a: the picture is to be turned when shown") as caught:
+        check_picture_here(tmp_path / "a.jpg", "a", whole=True)
+    assert caught.value.code == "picture.orientation"
 
 
 def test_what_cannot_be_checked_is_noted(tmp_path: Path, write_ct: Callable[..., Path]) -> None:

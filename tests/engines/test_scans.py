@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,7 @@ from monai.transforms import Compose, Lambda
 
 from monai_ext.base import InputError, ManifestError, ScanError
 from monai_ext.engines import GuardedScans, GuardedStep, LoadedScans
+from monai_ext.handlers import Quarantine
 
 
 def read(item: Mapping[str, Any]) -> dict[str, Any]:
@@ -55,6 +57,23 @@ def test_what_is_not_kept_is_refused_when_it_is_used() -> None:
     scans = LoadedScans(items("a", "torn"), READ, cache_rate=0.5)
     with pytest.raises(ScanError, match=r"^torn: torn"):
         scans[1]
+
+
+@pytest.mark.parametrize("cache_rate", [0.0, 1.0])
+def test_as_many_bad_scans_as_a_quarantine_allows_are_refused_when_they_are_drawn(
+    cache_rate: float, tmp_path: Path
+) -> None:
+    data = items("a", "torn", "outside", "b")
+    scans = LoadedScans(data, READ, cache_rate=cache_rate, quarantine=Quarantine(str(tmp_path), max_skipped=2))
+    assert [scans[place]["image"] for place in (0, 3)] == ["a", "b"]
+    for place, code in ((1, "scan.damaged"), (2, "manifest.entry")):
+        for _ in range(2):
+            with pytest.raises(ScanError) as caught:
+                scans[place]
+            assert (caught.value.code, caught.value.case) == (code, data[place]["case"])
+    for budget in (0, 1, 0.25):
+        with pytest.raises(InputError, match="outside: outside"):
+            LoadedScans(data, READ, quarantine=Quarantine(str(tmp_path), max_skipped=budget))
 
 
 def test_inference_passes_bad_scans_by_and_tells_each(caplog: pytest.LogCaptureFixture) -> None:

@@ -20,7 +20,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
     faults = _faults(terminalreporter)
-    if not faults:
+    if not faults or hasattr(config, "workerinput"):  # xdist's processes know their own share alone
         return
     table = _table(faults)
     terminalreporter.section("fault campaign")

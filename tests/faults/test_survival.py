@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,7 @@ def train(
     step: dict[str, Any] | None = None,
     loader: dict[str, Any] | None = None,
     plan: Any = None,
+    every: int = 1,
     **budget: Any,
 ) -> tuple[dict[str, torch.Tensor], Quarantine]:
     """Train a line on the scans, two epochs of seven steps; return its weights and the list."""
@@ -127,7 +129,7 @@ def train(
         iteration_update=TrainingStep(quarantine=quarantine, **(step or {})),
         train_handlers=[
             FollowPlan(plan, BATCH),
-            RunCheckpoints(str(folder / "models"), objects, every=1, keep=99, resume=resume),
+            RunCheckpoints(str(folder / "models"), objects, every, keep=99, resume=resume),
             quarantine,
         ],
         decollate=False,
@@ -245,8 +247,10 @@ def test_a_worker_ended_from_outside_never_stops_a_step_half_way(tmp_path: Path,
 
     def loss(output: torch.Tensor, _: Any) -> torch.Tensor:
         if next(steps) in (2, 5, 9):  # where the signal would have struck
-            ended.append(next(one.pid for one in multiprocessing.active_children() if one.pid is not None))
-            os.kill(ended[-1], signal.SIGKILL)
+            child = next(one for one in multiprocessing.active_children() if one.pid is not None)
+            ended.append(child.pid)
+            os.kill(child.pid, signal.SIGKILL)
+            assert wait([child.sentinel], 60)
             time.sleep(0.05)
         return output.square()
 
@@ -415,18 +419,33 @@ def test_gradients_that_are_not_finite_cost_one_step_where_they_are_clipped(
     told("numbers", "infinite gradients once, clipped", good)
 
 
-def test_weights_that_are_not_finite_stop_the_run_at_once(tmp_path: Path, told: Callable[..., None]) -> None:
+@pytest.mark.parametrize(
+    ("every", "sentence"),
+    [
+        (1, r"^iteration 5: the weights are not finite, so that no checkpoint of them is written; resume from"),
+        (99, r"^iteration 6: the loss of ct_.* as the weights are not; resume from"),
+    ],
+)
+def test_weights_that_are_not_finite_stop_the_run_and_reach_no_checkpoint(
+    every: int, sentence: str, tmp_path: Path, told: Callable[..., None]
+) -> None:
     seen = iter(range(1, 99))
 
     def explode(output: torch.Tensor, _: Any) -> torch.Tensor:
         return output.square() * (output - output.detach()).sqrt() if next(seen) == 5 else output.square()
 
-    # Not clipped, so the step is taken, and the next loss shows it.
-    with pytest.raises(
-        RunError, match=r"^iteration 6: the loss of ct_.* as the weights are not; resume from"
-    ) as caught:
-        train(tmp_path, data_of(None, tmp_path), loss=explode, max_skipped=99)
-    told("numbers", "NaN weights", caught.value.code == "run.weights", word="caught")
+    # Not clipped, so the step is taken: the loss was finite, its gradient was not.
+    with pytest.raises(RunError, match=sentence) as caught:
+        train(tmp_path, data_of(None, tmp_path), loss=explode, max_skipped=99, every=every)
+    saved = [torch.load(path, weights_only=True)["model"] for path in (tmp_path / "models").glob("*.pt")]
+    good = len(saved) == (4 if every == 1 else 0)
+    good &= all(bool(weights.isfinite().all()) for state in saved for weights in state.values())
+    told(
+        "numbers",
+        f"NaN weights, a checkpoint every {every}",
+        good and caught.value.code == "run.weights",
+        word="caught",
+    )
 
 
 def test_losses_that_are_never_finite_stop_the_run(tmp_path: Path, told: Callable[..., None]) -> None:

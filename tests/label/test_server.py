@@ -77,6 +77,10 @@ def test_segmentation_is_what_the_bundle_writes(
     got, expected = nib.load(path), nib.load(written / name / f"{name}_seg.nii.gz")
     assert got.get_data_dtype() == expected.get_data_dtype() == np.uint8
     labels = np.asanyarray(expected.dataobj)
+    beside = json.loads((written / name / f"{name}_provenance.json").read_text())
+    same = ("format", "state", "settings_sha256", "weights_sha256", "inputs", "versions")
+    assert {key: told["provenance"][key] for key in same} == {key: beside[key] for key in same}
+    assert beside.keys() - told["provenance"].keys() == {"case"}
     assert len(np.unique(labels)) > 2, "random weights that give one label alone would prove nothing"
     assert np.array_equal(np.asanyarray(got.dataobj), labels)
     assert np.array_equal(got.affine, nib.load(scans / f"{name}.nii.gz").affine)

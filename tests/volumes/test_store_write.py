@@ -68,9 +68,8 @@ def test_another_scan_never_takes_an_id(tmp_path):
     assert files(tmp_path) == before
 
 
-@pytest.mark.parametrize("call", [0, 2, 4])  # each file is flushed, and its folder: image, label, sidecar
-def test_full_disk_leaves_no_half_volume(tmp_path, monkeypatch, call):
-    write_volume(tmp_path, new_volume("b", 2))
+def fill_disk_at(call: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have one flush of a file or folder find the disk full; new files are flushed, then the old ones go."""
     calls, flush = iter(range(99)), os.fsync
 
     def full(descriptor: int) -> None:
@@ -79,12 +78,31 @@ def test_full_disk_leaves_no_half_volume(tmp_path, monkeypatch, call):
         flush(descriptor)
 
     monkeypatch.setattr(os, "fsync", full)
+
+
+@pytest.mark.parametrize("call", [0, 1, 2, 4, 8])  # image, label and sidecar beside the old ones, later in their places
+def test_full_disk_leaves_no_half_volume(tmp_path, monkeypatch, call):
+    write_volume(tmp_path, new_volume("b", 2))
+    fill_disk_at(call, monkeypatch)
     with pytest.raises(WriteError, match=r"^a\..* could not be written \(No space left on device\); free space"):
         write_volume(tmp_path, new_volume("a", 1))
     monkeypatch.undo()
-    assert VolumeStore(tmp_path).ids == ["b"]
+    whole = ["a", "b"] if call == 8 else ["b"]  # the folder's flush, behind the last rename
+    assert VolumeStore(tmp_path).ids == whole
     assert not list(tmp_path.glob(".writing-*"))
     write_volume(tmp_path, new_volume("a", 1))
+    VolumeStore(tmp_path).verify("a")
+
+
+@pytest.mark.parametrize("call", [0, 1, 2])
+def test_full_disk_leaves_the_older_volume(tmp_path, monkeypatch, call):
+    write_volume(tmp_path, new_volume("a", 1))
+    before = files(tmp_path)
+    fill_disk_at(call, monkeypatch)
+    with pytest.raises(WriteError, match="No space left on device"):
+        write_volume(tmp_path, new_volume("a", 2))
+    monkeypatch.undo()
+    assert files(tmp_path) == before
     VolumeStore(tmp_path).verify("a")
 
 

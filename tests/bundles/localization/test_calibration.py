@@ -52,6 +52,12 @@ def test_calibrate_then_apply(run_flow: Run, mirror: dict[str, Any], write_scan:
     # 21 * 0.9 = 18.9, so the 19th of 20: one normal picture exceeds it.
     assert found["level"]["threshold"] == pytest.approx(104 / 255, abs=1e-6)
     assert found["level"]["exceeding"] == 1
+    told = json.loads((tmp_path / "cal" / "calibration_provenance.json").read_text())
+    assert (told["state"], told["cases_done"], told["changed_settings"]["false_positive_rate"]) == (
+        "completed",
+        20,
+        0.1,
+    )
     overrides = {**common, "dataset_dir": str(test), "calibration_file": str(path), "output_dir": str(tmp_path / "out")}
     run_flow(BUNDLE, ["inference"], False, overrides)
     rates = {}

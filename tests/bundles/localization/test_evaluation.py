@@ -56,6 +56,9 @@ def test_figures_are_those_of_naive_code(
     seen = write_set(tmp_path / "set", {"Liver": (4, 5)})
     overrides = {**settings, "dataset_name": "Liver", "protocol": protocol, "group_pattern": "^p([0-9]+)_"}
     run_flow(BUNDLE, ["inference", "evaluate"], False, overrides)
+    told = json.loads((tmp_path / "out" / "scores_provenance.json").read_text())
+    assert (told["state"], told["cases_done"], told["config"]) == ("completed", 9, "inference+evaluate")
+    assert told["changed_settings"]["dataset_name"] == "Liver"
     found = json.loads((tmp_path / "out" / "scores.json").read_text())
     (one, mean) = found["results"]
     maps, masks, labels = (np.array(part) for part in zip(*seen["Liver"], strict=True))

@@ -89,7 +89,7 @@ def test_prepare(tmp_path, mixed, record_property):
         "3",
     ]
     # In Python's own process a worker of each would cost seconds.
-    done = subprocess.run([*command, "--workers", "0"], capture_output=True, encoding="utf-8", timeout=300)
+    done = subprocess.run([*command, "--workers", "0"], capture_output=True, encoding="utf-8", timeout=1800)
     output = done.stdout + done.stderr
     made = set(VolumeStore(tmp_path / "store"))
     outcome = outcome_of(done.returncode, output, made, bad)
@@ -110,9 +110,9 @@ def test_segmentation(tmp_path, mixed, record_property):
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(configs), "--workflow_type", "infer"]
     for key, value in settings.items():
         command += [f"--{key}", value if isinstance(value, str) else repr(value)]
-    done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=500)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=1800)
     output = done.stdout + done.stderr
-    made = {path.name for path in (tmp_path / "out").iterdir()}
+    made = {path.name for path in (tmp_path / "out").iterdir()} - {"provenance.json"}
     outcome = outcome_of(done.returncode, output, made, bad)
     record_property("fault", ["whole runs", "segmentation", outcome])
     assert outcome == "caught", (done.returncode, made, output[-3000:])

@@ -80,7 +80,7 @@ class Server:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.close()
-        self.process.wait(30)
+        self.process.wait(600)  # a busy computer takes a while to end it
         self.process.stdout.close()
         self.log.close()
 

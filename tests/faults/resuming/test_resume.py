@@ -307,6 +307,23 @@ def test_auto_never_starts_afresh_beside_damaged_checkpoints(tiny: Any, tmp_path
         tiny.Training(tmp_path, resume="auto").run()
 
 
+@pytest.mark.parametrize("resume", [True, "auto"])
+def test_no_checkpoint_is_loaded_where_the_environment_reopens_pickles(
+    resume: Any, tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_property: Record
+) -> None:
+    tiny.Training(tmp_path).run(4, stopping)
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    outcome = "silent"
+    with pytest.raises(WeightsError, match=r"^TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set, .*; unset it"):
+        try:
+            tiny.Training(tmp_path, resume=resume).run()
+        except WeightsError:
+            outcome = "caught"
+            raise
+        finally:
+            record_property("fault", ["environment reopens pickles", f"resume {resume}", outcome])
+
+
 def test_auto_starts_where_there_is_nothing(tiny: Any, expected: Any, tmp_path: Path) -> None:
     whole, _ = expected()
     assert tiny.Training(tmp_path, resume="AUTO", every=STEPS).run().result() == whole

@@ -17,7 +17,8 @@ import torch
 from monai_ext.base import remove_leftovers, verify_digest
 from monai_ext.networks.checkpoints import open_checkpoint, write_checkpoint
 from monai_ext.outputs import LabelMapWriter
-from monai_ext.volumes import VolumeStore, read_labels, verify_store
+from monai_ext.volumes import PrepareSummary, VolumeStore, prepare, read_labels, verify_store, write_phantoms
+from monai_ext.volumes.reading_limits import reading_inside
 
 kills = pytest.mark.parametrize("count", [3, pytest.param(50, marks=pytest.mark.full)])
 CASES = [f"ct_{number}" for number in range(4)]
@@ -113,6 +114,39 @@ def test_store(tmp_path: Path, count: int, add_volume: Callable[..., None], reco
             outcome, reason = "lost", str(os.listdir(folder))
         record("SIGKILL while writing a store", folder.name, outcome, reason)
     assert not record.bad
+
+
+@kills
+def test_preparing(tmp_path: Path, count: int, record: Callable[..., None]) -> None:
+    """A kill anywhere between the first look at a scan and the last sidecar; the second run does the rest."""
+    edges = (24.0, 24.0, 30.0)
+    write_phantoms(tmp_path / "scans", {"training": 4}, seed=3, shape=(16, 14, 12), spacing_mm=edges)
+
+    def fill(folder: Path) -> PrepareSummary:
+        with reading_inside():  # a process to parse them would take most of the time, and writes nothing
+            return prepare(tmp_path / "scans" / "dataset.json", folder, spacing_mm=edges, workers=0)
+
+    def content(folder: Path) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in folder.iterdir() if path.name not in (".lock", ".index")}
+
+    lasts = took(lambda: fill(tmp_path / "whole"))
+    states = set()
+    for folder in killed_at_work(tmp_path, count, 4, lasts, fill):
+        outcome, reason = "passed", ""
+        try:
+            store = VolumeStore(folder)
+            for name in store:
+                store.verify(name)
+            states.add(len(store))
+        except ValueError as error:
+            outcome, reason = "torn", str(error)
+        done = fill(folder)
+        remove_leftovers(folder)
+        if done.exit_code or content(folder) != content(tmp_path / "whole"):
+            outcome, reason = "lost", str(os.listdir(folder))
+        record("SIGKILL while preparing", folder.name, outcome, reason)
+    assert not record.bad
+    assert count < 50 or len(states) > 2, "kills that all came at one place would prove little"
 
 
 @kills
