@@ -19,6 +19,7 @@ from monai_ext.networks.anomaly_maps import (
 )
 from monai_ext.networks.clip_adapters import AAClipAdapters, ImageAdapter, TextAdapter
 from monai_ext.networks.clip_anchors import AnchorMaker
+from monai_ext.networks.clip_attention import token_attention
 from monai_ext.networks.clip_image_side import adapted_patches, level_tokens
 from monai_ext.networks.clip_models import ClipModel
 from monai_ext.networks.clip_prompts import ClassPrompts
@@ -200,7 +201,7 @@ class AAClip(nn.Module):
     def image_features(self, images: Tensor) -> Tensor:
         """Return what the unadapted CLIP says of each image, not normalised: ``(b, e)``."""
         self._check(images)
-        with plain_blocks(self.clip.visual.transformer):
+        with plain_blocks(self.clip.visual.transformer), token_attention(self.clip.visual.transformer):
             return self.clip.visual.forward_intermediates(images, indices=[0])["image_features"]
 
     @torch.no_grad()
