@@ -187,15 +187,22 @@ class AAClip(nn.Module):
         patches = self.value_patches(images)
         return Stage1Output(self._maps(patches, anchors, images), anchors, patches)
 
-    def stage2(self, images: Tensor, anchors: Tensor) -> Stage2Output:
+    def stage2(
+        self, images: Tensor, anchors: Tensor, adapted: tuple[Sequence[Tensor], Tensor] | None = None
+    ) -> Stage2Output:
         """Compare adapted patches with anchors.
+
+        Args:
+            images: normalised pictures of the CLIP's size.
+            anchors: of each image's class.
+            adapted: what :meth:`adapted_patches` gives of the images, where that is known.
 
         Shape:
             images ``(b, 3, h, w)``, anchors ``(b, e, 2)``
         """
-        patches, detection = self.adapted_patches(images)
+        patches, detection = self.adapted_patches(images) if adapted is None else adapted
         maps = self._maps(patches, anchors, images)
-        return Stage2Output(maps, detection_logits(detection, anchors), anchors, patches, detection)
+        return Stage2Output(maps, detection_logits(detection, anchors), anchors, list(patches), detection)
 
     @torch.no_grad()
     def image_features(self, images: Tensor) -> Tensor:

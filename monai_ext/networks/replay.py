@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 _KEPT = 4  # recordings: a full batch, an epoch's last one, and both in another precision
 _WARM_UP = 2  # calls before recording: kernels are chosen and their workspaces made there
@@ -90,6 +90,37 @@ class Replayed:
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 made = self.function(*copies)
         return Recording(graph, copies, made, places)
+
+
+class ReplayedTraining:
+    """Computes with gradients by replaying a recording of the forward and one of the backward pass, on CUDA devices.
+
+    The first shape that comes is recorded; others, such as an epoch's last batch, are computed. What it returns, and
+    the gradients of the parameters, are overwritten by the next call: gradients cannot be added up over batches.
+
+    Args:
+        make: returns a module that maps a tensor to a tuple of tensors, a new one at each call, on the same parameters.
+    """
+
+    def __init__(self, make: Callable[[], nn.Module]) -> None:
+        self.make, self.plain = make, make()
+        self._key: tuple[Any, ...] | None = None
+        self._recorded: Any = None
+
+    def __call__(self, given: Tensor) -> tuple[Tensor, ...]:
+        """Return what the module returns."""
+        answer: tuple[Tensor, ...]
+        if not given.is_cuda or not torch.is_grad_enabled():
+            answer = self.plain(given)
+            return answer
+        key = (tuple(given.shape), given.dtype, given.device, _autocast())
+        if self._key is None:
+            enabled, dtype = _autocast()
+            with torch.autocast("cuda", dtype, enabled, cache_enabled=False):
+                self._recorded = torch.cuda.make_graphed_callables(self.make(), (given.clone(),))
+            self._key = key
+        answer = self._recorded(given) if key == self._key else self.plain(given)
+        return answer
 
 
 def _autocast() -> tuple[bool, torch.dtype]:
