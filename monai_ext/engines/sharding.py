@@ -28,7 +28,7 @@ def over_ranks(network: nn.Module, device: torch.device, shard: bool = False) ->
     if not shard:
         ids = [device] if device.type == "cuda" else None
         return nn.parallel.DistributedDataParallel(network, device_ids=ids)
-    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
     blocks = [part for part in network.modules() if isinstance(part, TransformerBlock)]
     if not blocks:
@@ -42,6 +42,9 @@ def over_ranks(network: nn.Module, device: torch.device, shard: bool = False) ->
     for part in (*blocks, network):
         # Kept gathered from the forward pass to the backward one: half the traffic, and no rank waits in validation.
         fully_shard(part, mesh=mesh, reshard_after_forward=False)
+    if hasattr(network, "predict"):
+        # Previews call it, on the first rank alone; its blocks must know that they are part of a whole.
+        register_fsdp_forward_method(network, "predict")
     return network
 
 

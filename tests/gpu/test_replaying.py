@@ -103,10 +103,11 @@ def test_replayed_steps_of_stage_2_train_to_the_same_adapters(localizer: Any, ca
             given["mask"][..., :30, :40] = 1
             losses.append(float(step(job, given)[0]["loss"]))
         seen.append((losses, [p.detach().clone() for p in model.adapters.image_adapter.parameters()]))
-    assert seen[1][0] == pytest.approx(seen[0][0], rel=1e-5)
+    # The same kernels, some of which add up in any order: in bf16 that turns last digits, of 0.4 % a number.
+    assert seen[1][0] == pytest.approx(seen[0][0], rel={"fp32": 1e-5, "bf16": 2e-3}[precision])
     assert seen[0][0][3] != pytest.approx(seen[0][0][1], rel=1e-4)
     for ours, theirs in zip(seen[1][1], seen[0][1], strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+        assert float((ours - theirs).norm() / theirs.norm()) < {"fp32": 1e-5, "bf16": 2e-3}[precision]
 
 
 @pytest.mark.parametrize("cross", [False, True])
@@ -125,4 +126,5 @@ def test_widened_heads_compute_what_monai_s_block_does(card: Any, cross: bool) -
         answer.square().sum().backward()
         seen.append([answer, *(p.grad for p in block.parameters())])
     for ours, theirs in zip(*seen, strict=True):
-        assert float((ours - theirs).norm() / theirs.norm()) < 1e-5  # float32 sums in another order
+        # float32 sums in another order; biases of keys have no gradient but rounding.
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
