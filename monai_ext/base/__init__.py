@@ -28,6 +28,7 @@ from monai_ext.base.pictures import check_picture_whole
 from monai_ext.base.randomness import derive_seed
 from monai_ext.base.ranks import bare, gather, join_ranks, lost_a_rank, rank, tell_torchrun, world
 from monai_ext.base.settings import as_numbers, is_number
+from monai_ext.base.shards import is_parted, own_part, parted, whole
 from monai_ext.base.stopping import REQUEUE, leave_stopping_to_the_run, stop_asked, stop_on_signals
 from monai_ext.base.streams import print_any_name
 from monai_ext.base.window_presets import WINDOWS, find_window
@@ -62,9 +63,12 @@ __all__ = [
     "input_error_in",
     "inside",
     "is_number",
+    "is_parted",
     "join_ranks",
     "leave_stopping_to_the_run",
     "lost_a_rank",
+    "own_part",
+    "parted",
     "plain_name",
     "print_any_name",
     "rank",
@@ -81,6 +85,7 @@ __all__ = [
     "tell_torchrun",
     "told_apart",
     "verify_digest",
+    "whole",
     "window_hu",
     "world",
     "write_digest",

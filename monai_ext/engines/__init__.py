@@ -45,6 +45,7 @@ from monai_ext.engines.running import run_training
 from monai_ext.engines.scans import GuardedScans, LoadedScans
 from monai_ext.engines.schedules import EpochWarmupCosine, WarmupCosine
 from monai_ext.engines.segmentation import class_names, ids_by_class, labelled_items, scan_items, with_pretrained
+from monai_ext.engines.sharding import GatheredWeights, over_ranks
 from monai_ext.engines.steps import EvaluationStep, TrainingStep
 from monai_ext.engines.store_parts import store_items, store_weights
 from monai_ext.engines.supervised_loader import SupervisedLoader
@@ -58,6 +59,7 @@ __all__ = [
     "EpochWarmupCosine",
     "EvaluationStep",
     "FiniteGuard",
+    "GatheredWeights",
     "GuardedScans",
     "GuardedSegmentation",
     "GuardedStep",
@@ -103,6 +105,7 @@ __all__ = [
     "offline_activation",
     "open_calibration",
     "open_localizer",
+    "over_ranks",
     "plan_stages",
     "prepare_pairs",
     "prepare_volumes",

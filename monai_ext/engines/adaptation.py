@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,11 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import MultiStepLR
 
-from monai_ext.base import SettingError, derive_seed, gather, is_number, rank
+from monai_ext.base import SettingError, derive_seed, gather, is_number, rank, world
 from monai_ext.engines.running import run_training
 from monai_ext.handlers import resume_way
 from monai_ext.losses import ImageStageLoss, TextStageLoss
 from monai_ext.networks import AAClip, ClipModel, Stage1Output, Stage2Output, load_adapters, load_clip
+from monai_ext.networks.clip_image_side import adapted_patches
+from monai_ext.networks.replay import ReplayedTraining
 
 Stage = Literal[1, 2]
 Resume = bool | str
@@ -76,24 +79,61 @@ def with_adapters(model: AAClip, path: str | None, stages: Sequence[int] | int) 
     return model
 
 
+class AdaptedPatches(nn.Module):
+    """The part of stage 2 that is all kernels: from pictures to patches.
+
+    Args:
+        model: whose image tower and adapter to use.
+
+    Shape:
+        ``(b, 3, h, w) -> (b, n, e)`` for each level, and ``(b, e)``
+    """
+
+    def __init__(self, model: AAClip) -> None:
+        super().__init__()
+        self.visual, self.adapter, self.levels = model.clip.visual, model.adapters.image_adapter, model.levels
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        patches, detection = adapted_patches(self.visual, self.adapter, self.levels, images)
+        return (*patches, detection)
+
+
 class StageNetwork(nn.Module):
     """One stage of a model, as a trainer calls it.
 
     Args:
         model: shared by both stages; the other stage's adapters are frozen until `run_stages` comes to it.
         stage: 1 learns the text adapter, 2 the image adapter.
+        replay: replay recorded passes of stage 2 on a CUDA device, see ``ReplayedTraining``.
+        accumulate: batches per optimiser step.
+
+    Raises:
+        SettingError: replaying was asked for, and several ranks train or gradients are added up.
 
     Shape:
         ``{"image": (b, 3, h, w), "prompts": [ClassPrompts, ...]}`` -> the model's output of that stage
     """
 
-    def __init__(self, model: AAClip, stage: Stage) -> None:
+    def __init__(self, model: AAClip, stage: Stage, replay: bool = False, accumulate: int = 1) -> None:
         super().__init__()
+        if replay and (world() > 1 or accumulate > 1):
+            # A replay writes gradients where the one before left its own.
+            raise SettingError(
+                f"replay: does not go with {world()} ranks and accumulate {accumulate}, only with 1 of both; set it to "
+                "false",
+                code="setting.replay",
+            )
         self.model, self.stage = model, stage
         # A distributed wrapper takes the parameters that learn when it is made.
         model.set_stage(stage)
+        self.replayed = ReplayedTraining(partial(AdaptedPatches, model)) if replay and stage == 2 else None
 
     def forward(self, batch: Mapping[str, Any]) -> Stage1Output | Stage2Output:
+        if self.replayed is not None:
+            with torch.no_grad():
+                anchors = self.model.anchors(batch["prompts"])
+            *patches, detection = self.replayed(batch["image"])
+            return self.model.stage2(batch["image"], anchors, (patches, detection))
         output: Stage1Output | Stage2Output = self.model(batch["image"], batch["prompts"], self.stage)
         return output
 

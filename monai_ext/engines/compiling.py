@@ -7,7 +7,7 @@ import torch
 from monai.networks.blocks.transformerblock import TransformerBlock
 from torch import nn
 
-from monai_ext.base import SettingError, bare
+from monai_ext.base import SettingError, bare, is_parted
 
 CHOICES = ("off", "blocks", "network", "graphs")
 Backend = str | Callable[..., Any]
@@ -39,12 +39,17 @@ def compiled(network: nn.Module, wish: str = "blocks", backend: Backend = "induc
         backend: of ``torch.compile``.
 
     Raises:
-        SettingError: an unknown word, ``"blocks"`` of a network without MONAI's transformer blocks, or ``"graphs"``
-            of one in a distributed wrapper.
+        SettingError: an unknown word, ``"blocks"`` of a network without MONAI's transformer blocks, ``"graphs"``
+            of one in a distributed wrapper, or anything but ``"blocks"`` of one that is parted among ranks.
     """
     check_compile(wish)
     if wish == "off":
         return network
+    if wish != "blocks" and is_parted(network):
+        raise SettingError(
+            f"compile: {wish} does not go with shard, which gathers one block at a time; choose blocks or off",
+            code="setting.compile",
+        )
     if wish == "network":
         return torch.compile(network, backend=backend, dynamic=False)
     if wish == "graphs":

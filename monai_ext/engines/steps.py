@@ -9,6 +9,8 @@ import torch
 from monai.data import MetaTensor
 from monai.engines.utils import IterationEvents
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 
 from monai_ext.base import SettingError, bare, derive_seed, is_number, rank
 from monai_ext.engines.compiling import check_compile, compiled, uncompiled
@@ -148,6 +150,7 @@ class TrainingStep:
             if scaled:
                 self.scaler.unscale_(engine.optimizer)
             norm = nn.utils.clip_grad_norm_(engine.network.parameters(), self.clip_norm)
+            norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
             # The scaler skips a step whose float16 gradients overflowed; elsewhere infinity is an error.
             place = f"iteration {engine.state.iteration}: the norm of the gradients"
             if not scaled and not self.guard.takes(norm, place):
@@ -172,6 +175,8 @@ class TrainingStep:
         # Ranks exchange gradients once per optimiser step, not once per accumulated batch.
         if isinstance(network, nn.parallel.DistributedDataParallel) and not last:
             return network.no_sync()
+        if isinstance(network, FSDPModule):
+            network.set_requires_gradient_sync(last)
         return nullcontext()
 
 

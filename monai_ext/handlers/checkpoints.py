@@ -19,11 +19,14 @@ from monai_ext.base import (
     WeightsError,
     bare,
     gather,
+    is_parted,
+    parted,
     rank,
     remove_weights,
     replacing_weights,
     save_torch,
     stop_asked,
+    whole,
 )
 from monai_ext.handlers.quarantine import Quarantine
 from monai_ext.handlers.run_files import (
@@ -65,13 +68,16 @@ class BestModel:
         if math.isnan(value) or not better:
             return
         self.best, self.epoch = value, engine.state.epoch
-        if rank() == 0:
+        # Parted weights are put together by all ranks.
+        if rank() == 0 or is_parted(bare(self.network)):
             self.write()
 
     def write(self) -> None:
-        """Write the network as it is now."""
-        with replacing_weights(self.path) as temporary:
-            save_torch(bare(self.network).state_dict(), temporary)
+        """Write the network as it is now; the first rank does."""
+        weights = whole(bare(self.network).state_dict())
+        if rank() == 0:
+            with replacing_weights(self.path) as temporary:
+                save_torch(weights, temporary)
 
     def bring(self, folder: Path) -> None:
         """Copy the best model from the folder of the checkpoint that a run goes on from, where this one has none."""
@@ -158,7 +164,7 @@ class RunCheckpoints:
         self._refuse_bad_weights(engine.state.iteration)
         self._due = False
         # On every rank, for a state may be gathered from all of them.
-        content = {name: bare(item).state_dict() for name, item in self.objects.items()}
+        content = {name: whole(bare(item).state_dict()) for name, item in self.objects.items()}
         self._written = engine.state.iteration if epoch_done else None
         if rank():
             return
@@ -261,7 +267,7 @@ class RunCheckpoints:
     def _load(self, content: Mapping[str, Any], place: str) -> None:
         for name, item in self.objects.items():
             try:
-                bare(item).load_state_dict(content[name])
+                bare(item).load_state_dict(parted(content[name], bare(item)))
             except InputError as error:
                 raise type(error)(f"{place}: {error}", code=error.code) from error
             except (RuntimeError, ValueError, KeyError) as error:

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from monai_ext.base import SettingError
 
@@ -28,4 +29,4 @@ class MaskedPatchLoss(nn.Module):
             )
         exact = torch.promote_types(torch.promote_types(prediction.dtype, target.dtype), torch.float32)
         with torch.autocast(prediction.device.type, enabled=False):
-            return (prediction.to(exact) - target.to(exact)).square().mean()
+            return F.mse_loss(prediction.to(exact), target.to(exact))

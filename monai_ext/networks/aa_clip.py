@@ -19,6 +19,7 @@ from monai_ext.networks.anomaly_maps import (
 )
 from monai_ext.networks.clip_adapters import AAClipAdapters, ImageAdapter, TextAdapter
 from monai_ext.networks.clip_anchors import AnchorMaker
+from monai_ext.networks.clip_attention import token_attention
 from monai_ext.networks.clip_image_side import adapted_patches, level_tokens
 from monai_ext.networks.clip_models import ClipModel
 from monai_ext.networks.clip_prompts import ClassPrompts
@@ -186,21 +187,28 @@ class AAClip(nn.Module):
         patches = self.value_patches(images)
         return Stage1Output(self._maps(patches, anchors, images), anchors, patches)
 
-    def stage2(self, images: Tensor, anchors: Tensor) -> Stage2Output:
+    def stage2(
+        self, images: Tensor, anchors: Tensor, adapted: tuple[Sequence[Tensor], Tensor] | None = None
+    ) -> Stage2Output:
         """Compare adapted patches with anchors.
+
+        Args:
+            images: normalised pictures of the CLIP's size.
+            anchors: of each image's class.
+            adapted: what :meth:`adapted_patches` gives of the images, where that is known.
 
         Shape:
             images ``(b, 3, h, w)``, anchors ``(b, e, 2)``
         """
-        patches, detection = self.adapted_patches(images)
+        patches, detection = self.adapted_patches(images) if adapted is None else adapted
         maps = self._maps(patches, anchors, images)
-        return Stage2Output(maps, detection_logits(detection, anchors), anchors, patches, detection)
+        return Stage2Output(maps, detection_logits(detection, anchors), anchors, list(patches), detection)
 
     @torch.no_grad()
     def image_features(self, images: Tensor) -> Tensor:
         """Return what the unadapted CLIP says of each image, not normalised: ``(b, e)``."""
         self._check(images)
-        with plain_blocks(self.clip.visual.transformer):
+        with plain_blocks(self.clip.visual.transformer), token_attention(self.clip.visual.transformer):
             return self.clip.visual.forward_intermediates(images, indices=[0])["image_features"]
 
     @torch.no_grad()

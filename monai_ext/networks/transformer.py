@@ -1,27 +1,17 @@
 """Transformer parts of Hi-End-MAE, made of MONAI's blocks."""
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
-from monai.networks.blocks.transformerblock import TransformerBlock
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+
+from monai_ext.networks.token_block import RecomputedBlock, TokenBlock
 
 EPSILON = 1e-6  # of every LayerNorm in pretraining; the published segmentation network uses torch's 1e-5
 
 
-class RecomputedBlock(TransformerBlock):
-    """A transformer block that keeps its inputs alone for the backward pass, and runs again there."""
-
-    def forward(self, x: Tensor, context: Tensor | None = None, attn_mask: Tensor | None = None) -> Any:
-        # Nothing in a block is random here: dropout is 0.
-        return checkpoint(super().forward, x, context, attn_mask, use_reentrant=False, preserve_rng_state=False)
-
-
 def pre_norm_block(
     width: int, heads: int, epsilon: float = EPSILON, cross: bool = False, recompute: bool = False
-) -> TransformerBlock:
+) -> TokenBlock:
     """Return a pre-norm transformer block with biased qkv, an MLP four times as wide and exact GELU.
 
     Args:
@@ -31,7 +21,7 @@ def pre_norm_block(
         cross: attend to a second sequence between self-attention and MLP.
         recompute: compute the block again in the backward pass instead of keeping what it computed.
     """
-    block = (RecomputedBlock if recompute else TransformerBlock)(
+    block = (RecomputedBlock if recompute else TokenBlock)(
         hidden_size=width,
         mlp_dim=4 * width,
         num_heads=heads,

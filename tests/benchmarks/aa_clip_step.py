@@ -4,14 +4,16 @@
     python tests/benchmarks/aa_clip_step.py --batches 1 8 32
 
 ViT-L-14-336 at 518 x 518 pixels with random weights, or ``--small`` for a trial. Arms: ``published`` is
-`plain_aa_clip.py` in float32; ``fp32`` and ``bf16`` are ours as the bundle runs it; ``stage2:...`` is a training step
-of batch 1. Anchors are made before, and the time that they take stands in a row of its own, fresh and remembered. Each
-row is one JSON line; ratios are to ``published`` in the same run. ``map_error`` is the largest difference of maps from
-float32, in standard deviations of that map; ``map_mean_error`` the mean one.
+`plain_aa_clip.py` in float32; ``fp32`` and ``bf16`` are ours, and ``+replay`` behind them has a card replay recorded
+passes, as the bundle does; ``stage2:...`` is a training step of batch 1. Anchors are made before, and the time that
+they take stands in a row of its own, fresh and remembered. Each row is one JSON line; ratios are to ``published`` in
+the same run. ``map_error`` is the largest difference of maps from float32, in standard deviations of that map;
+``map_mean_error`` the mean one.
 """
 
 import argparse
 import concurrent.futures
+import functools
 import multiprocessing
 import resource
 import time
@@ -51,11 +53,20 @@ def pictures(localizer: AnomalyLocalizer, batch: int, device: torch.device) -> T
     return torch.randn(batch, 3, *localizer.model.clip.image_size, generator=generator).to(device)
 
 
+@functools.cache
+def replaying(localizer: AnomalyLocalizer) -> AnomalyLocalizer:
+    """Return a localizer on the same model that replays recorded passes."""
+    return AnomalyLocalizer(localizer.model, localizer.prompts, replay=True).eval()
+
+
 def forward(localizer: AnomalyLocalizer, arm: str, images: Tensor) -> Tensor:
     """Return maps of anomaly ``(b, 1, h, w)`` as an arm makes them."""
+    precision, _, replay = arm.partition("+")
+    if replay:
+        localizer = replaying(localizer)
     if arm == "published":
         return plain_maps(localizer.model, images, localizer.anchors(), localizer.maps)
-    with torch.inference_mode(), autocast(choose_precision(arm, images.device), images.device):
+    with torch.inference_mode(), autocast(choose_precision(precision, images.device), images.device):
         return localizer(images)
 
 
@@ -69,8 +80,9 @@ def training_step(localizer: AnomalyLocalizer, arm: str, images: Tensor) -> Call
         with torch.no_grad():
             anchors = model.anchors([localizer.prompts] * len(images))
         return partial(PlainStage2(model, anchors), images, mask, labels)
-    network = StageNetwork(model, 2)
-    step = TrainingStep(precision=arm)
+    precision, _, replay = arm.partition("+")
+    network = StageNetwork(model, 2, bool(replay))
+    step = TrainingStep(precision=precision)
     batch = {"image": images, "prompts": [localizer.prompts] * len(images)}
     job = SimpleNamespace(
         network=network,
