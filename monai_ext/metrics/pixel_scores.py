@@ -9,7 +9,8 @@ from monai_ext.base import LabelError, SettingError
 from monai_ext.metrics.score_groups import Bounded, ScoreGroups
 
 _QUANTILES = 2**17  # edges at quantiles of all pixels seen so far, and as many of the abnormal ones
-_COARSE_BITS = 16  # of float32, sign and exponent first: steps of 0.8 % for scores unlike those seen so far
+_COARSE_BITS = 18  # of float32, sign and exponent first: steps of 0.2 % for scores unlike those seen so far
+_AT_ONCE = 2**19  # pixels; fewer would cost more for the bins than for themselves
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class PixelScores:
     pixels at or above it, averaged over the connected regions of all masks, against the false positive rate over
     all normal pixels; the area up to ``fpr_limit``, divided by it. Regions connect over corners too.
 
-    Up to ``exact_limit`` pixels all is exact. Beyond, scores are counted in up to 330,000 bins whose edges are
+    Up to ``exact_limit`` pixels all is exact. Beyond, scores are counted in up to 530,000 bins whose edges are
     quantiles of the pixels seen until then; what is lost is known from the counts and stated as a bound.
 
     Args:
@@ -114,8 +115,16 @@ class _Histogram:
         self.edges = edges
         self.negatives, self.positives = (np.zeros(len(edges) + 1, np.int64) for _ in range(2))
         self.overlap = np.zeros(len(edges) + 1)
+        self._waiting: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
 
     def add(self, normal: np.ndarray, abnormal: np.ndarray, overlap: np.ndarray) -> None:
+        self._waiting.append((normal, abnormal, overlap))
+        if sum(some.size + other.size for some, other, _ in self._waiting) >= _AT_ONCE:
+            self._count()
+
+    def _count(self) -> None:
+        normal, abnormal, overlap = (_joined(list(parts)) for parts in zip(*self._waiting, strict=True))
+        self._waiting = []
         bins = len(self.edges) + 1
         self.negatives += np.bincount(np.searchsorted(self.edges, normal, side="right"), minlength=bins)
         places = np.searchsorted(self.edges, abnormal, side="right")
@@ -123,6 +132,8 @@ class _Histogram:
         self.overlap += np.bincount(places, overlap, bins)
 
     def groups(self, regions: int) -> ScoreGroups:
+        if self._waiting:
+            self._count()
         falling = slice(None, None, -1)
         return ScoreGroups(self.positives[falling], self.negatives[falling], self.overlap[falling], regions, tied=False)
 
