@@ -43,7 +43,7 @@ def test_a_rank_that_is_started_anew_waits_for_those_that_come_later() -> None:
 
     store, fork = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False), get_context("fork")
     joined, results = fork.Queue(), []
-    for attempt, late_s in ((0, 0.0), (1, 3.0)):
+    for attempt, late_s in ((0, 0.0), (1, 2.0)):
         ranks = [
             fork.Process(target=join_late, args=(number, store.port, attempt, late_s * (number == 0), joined))
             for number in (0, 1)

@@ -116,6 +116,7 @@ def test_store(tmp_path: Path, count: int, add_volume: Callable[..., None], reco
     assert not record.bad
 
 
+@pytest.mark.full
 @kills
 def test_preparing(tmp_path: Path, count: int, record: Callable[..., None]) -> None:
     """A kill anywhere between the first look at a scan and the last sidecar; the second run does the rest."""
