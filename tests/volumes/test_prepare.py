@@ -232,7 +232,7 @@ def test_full_disk_fails_one_scan_and_later_ones_go_on(scans, store, monkeypatch
     calls, flush = iter(range(99)), os.fsync
 
     def full(descriptor: int) -> None:
-        if next(calls) == 5:  # four for each volume: the second one's data
+        if next(calls) == 6:  # six for each volume: the second one's data
             raise OSError(errno.ENOSPC, "full")
         flush(descriptor)
 
