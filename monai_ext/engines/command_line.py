@@ -1,6 +1,7 @@
 """How ``python -m monai.bundle`` ends when the user gave something that cannot be used."""
 
-import _thread
+import os
+import signal
 import sys
 import threading
 from types import TracebackType
@@ -48,7 +49,8 @@ def _pass_interruptions_on(unraisable: "sys.UnraisableHookArgs") -> None:
     # Python drops what is raised in __del__, where torch's loaders wait for their workers at the end of each
     # epoch: Ctrl-C then was lost. Once more, a moment later, it reaches the run itself.
     if unraisable.exc_type is not None and issubclass(unraisable.exc_type, KeyboardInterrupt):
-        again = threading.Timer(0.2, _thread.interrupt_main)
+        # A real signal: one that is only noted would not end a wait, such as that for a worker's next batch.
+        again = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
         again.daemon = True
         again.start()
     else:

@@ -59,6 +59,7 @@ def test_an_unknown_class_lists_the_known_ones(model: list[str], tmp_path: Path)
     assert not (tmp_path / "localizations").exists()
 
 
+@pytest.mark.full  # the sentences have quick tests of their own
 def test_missing_adapters_are_one_sentence(model: list[str], tmp_path: Path) -> None:
     Image.fromarray(np.zeros((47, 53), np.uint8)).save(tmp_path / "photo.png")
     found = run("photo.png", "--class", "liver", *model, "--adapters", "none.safetensors", cwd=tmp_path)
@@ -67,6 +68,7 @@ def test_missing_adapters_are_one_sentence(model: list[str], tmp_path: Path) -> 
     assert "Traceback" not in found.stderr
 
 
+@pytest.mark.full  # the sentences have quick tests of their own
 def test_dicom_output_of_a_picture_is_one_sentence(model: list[str], tmp_path: Path) -> None:
     Image.fromarray(np.zeros((47, 53), np.uint8)).save(tmp_path / "photo.png")
     found = run("photo.png", "--class", "liver", *model, "--dicom-seg", cwd=tmp_path)
