@@ -192,7 +192,8 @@ NEVER = frozenset(
         extractall breakpoint set_trace putenv unsetenv ForkingPickler DataFrame CodeType FunctionType
         attrgetter methodcaller itemgetter
         make_dataclass CompilationUnit compile_command ConfigParser ConfigExpression ConfigItem ConfigWorkflow
-        download_url download_and_extract hf_hub_download snapshot_download
+        download_url download_and_extract hf_hub_download snapshot_download run_cmd run_and_read_all collect_env
+        PackageImporter PackageExporter tofile distributed
         """
     )
 )
