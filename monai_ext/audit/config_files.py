@@ -146,7 +146,7 @@ class ConfigJudge:
         if target == "torch.load" and value.get("weights_only") is not True:
             why = "without weights_only=True it runs what a pickle says"
             self.findings.add(file, place, "argument", "torch.load", why)
-        for path in sorted(self.held.handed_on(place)) if place else ():
+        for path in sorted(self.held.handed_on(place)):
             if value.get("_mode_", "default") == "default" or path != target:
                 self.findings.add(file, place, "argument", path, why_not_handed_on(path))
         finds_code = isinstance(target, str) and not ours and bool(FINDS_CODE.fullmatch(target.rpartition(".")[2]))

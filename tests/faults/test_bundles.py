@@ -269,6 +269,8 @@ BAD = {
             "pathlib.Path('a').replace('b')": {"p": "$import pathlib"},
             "@n('x')": {"n": {"_target_": "torch.load", "_mode_": "callable"}},
             "@nowhere.remove('x')": {},
+            "os.environ.update(a='1')": {},
+            "pathlib.Path.replace('a', 'b')": {"p": "$import pathlib"},
             "@n()": {"n": {"_target_": "functools.partial", "func": "$from torch import load"}},
         }.items()
     },
