@@ -14,6 +14,7 @@ from monai_ext.audit.findings import BundleFinding, Findings
 from monai_ext.audit.large_files import judge_beside, judge_large_files
 from monai_ext.audit.log_files import judge_logging
 from monai_ext.audit.pickles import judge_data
+from monai_ext.audit.references import Entries
 from monai_ext.base import SettingError
 
 _CONFIGS = (".json", ".yaml", ".yml")
@@ -71,7 +72,7 @@ def check_bundle(source: str | Path, allow: Iterable[str] = ()) -> BundleReport:
                 code="bundle.configs",
             )
         aliases = _aliases(contents, findings)
-        judge = ConfigJudge(root, findings, aliases, entries_of(contents))
+        judge = ConfigJudge(root, findings, aliases, _entries(contents, findings))
         for file in files:
             _judge(root, file, contents, judge, findings)
     return BundleReport(source.name, len(files), tuple(findings.list))
@@ -96,6 +97,14 @@ def _aliases(contents: dict[str, Any], findings: Findings) -> dict[str, set[str]
             findings.add(file, "", "form", file, str(error))
             del contents[file]
     return aliases_of(contents)
+
+
+def _entries(contents: dict[str, Any], findings: Findings) -> Entries:
+    try:
+        return entries_of(contents)
+    except ValueError as error:
+        findings.add("configs", "", "form", "references", str(error))
+        return Entries(())  # every reference is then one that cannot be told
 
 
 def _judge(root: Path, file: str, contents: dict[str, Any], configs: ConfigJudge, findings: Findings) -> None:

@@ -10,7 +10,12 @@ from monai_ext.audit.monai_names import full_names
 
 _RELATIVE = re.compile(r"[@%](?:::)+")
 _FILE = re.compile(r".*\.(?:json|yaml|yml)(?=(?:::|#)|$)", re.IGNORECASE)
-_MOST_STEPS, _MOST_ROUNDS = 200, 20
+_MOST_STEPS, _MOST_ROUNDS = 50, 10
+MOST_LINKS, MOST_IMPORTS = 2000, 500
+
+
+class _EndlessError(ValueError):
+    """References to references without end, or too many of them."""
 
 
 def absolute(text: str, place: str) -> str:
@@ -48,6 +53,9 @@ class Entries:
 
     Args:
         found: ids and what stands there, over all configurations.
+
+    Raises:
+        ValueError: more references or imports than can be judged.
     """
 
     def __init__(self, found: Iterable[tuple[str, Any]]) -> None:
@@ -56,16 +64,22 @@ class Entries:
             link = isinstance(value, str) and value.startswith(("@", "%"))
             self._held[_general(place)].append(absolute(value, place) if link else value)
         self._below: dict[str, set[str]] = defaultdict(set)
+        self._known: dict[str, set[str] | None] = {}
         self._gather()
 
     def paths(self, name: str) -> set[str] | None:
         """Return the dotted paths that a reference may stand for, empty where it is a value.
 
         Returns:
-            ``None`` where no file has such an entry, so that nothing can be told.
+            ``None`` where no file has such an entry, or too many steps lead there, so that nothing can be told.
         """
-        values = list(self._contents(name, set()))
-        return set().union(*map(_paths_of, values)) if values else None
+        if name not in self._known:
+            try:
+                values = list(self._contents(name, set()))
+            except _EndlessError:
+                values = []
+            self._known[name] = set().union(*map(_paths_of, values)) if values else None
+        return self._known[name]
 
     def handed_on(self, name: str) -> set[str]:
         """Return the dotted paths of everything imported at an entry or below it."""
@@ -82,6 +96,8 @@ class Entries:
                     links.append((place, _target_of(value)))
                 elif isinstance(value, str):
                     self._spread(place, _paths_of(value))
+        if len(links) > MOST_LINKS or len(self._below.get("", ())) > MOST_IMPORTS:
+            raise _EndlessError(f"more than {MOST_LINKS} references or {MOST_IMPORTS} imports, too many to judge")
         for _ in range(_MOST_ROUNDS):
             # Each round follows one more step of references to references.
             changed = [self._spread(place, self.handed_on(target)) for place, target in links]
@@ -100,8 +116,10 @@ class Entries:
 
     def _contents(self, name: str, seen: set[str]) -> Iterator[Any]:
         name = _general(name)
-        if name in seen or len(seen) > _MOST_STEPS:
+        if name in seen:
             return
+        if len(seen) > _MOST_STEPS:
+            raise _EndlessError("too many steps to follow")
         seen.add(name)
         for value in self._held.get(name, ()):
             if isinstance(value, str) and value.startswith(("@", "%")):

@@ -274,6 +274,10 @@ BAD = {
             "@n()": {"n": {"_target_": "functools.partial", "func": "$from torch import load"}},
         }.items()
     },
+    "long chain of references": lambda r: config(
+        r, **{f"a{n}": f"@a{n + 1}" for n in range(90)}, a90="$import os", run=["$@a0.remove('x')"]
+    ),
+    "more references than can be judged": lambda r: config(r, **{f"a{n}": f"%a{n + 1}::x" for n in range(3000)}),
     # other files
     "macro to a file outside": lambda r: config(r, bad="%../../other.json#a"),
     "macro to an absolute file": lambda r: config(r, bad="%/tmp/other.json"),
