@@ -8,12 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from monai_ext.audit.config_files import ConfigJudge, aliases_of, load
+from monai_ext.audit.config_files import ConfigJudge, aliases_of, entries_of, load
 from monai_ext.audit.files import files_in, judge_code, opened
 from monai_ext.audit.findings import BundleFinding, Findings
 from monai_ext.audit.large_files import judge_beside, judge_large_files
 from monai_ext.audit.log_files import judge_logging
 from monai_ext.audit.pickles import judge_data
+from monai_ext.audit.references import Entries
 from monai_ext.base import SettingError
 
 _CONFIGS = (".json", ".yaml", ".yml")
@@ -49,7 +50,7 @@ class BundleReport:
         return {"bundle": self.name, "files": self.files, "refused": len(self.refused), "findings": found}
 
 
-def check_bundle(source: Path, allow: Iterable[str] = ()) -> BundleReport:
+def check_bundle(source: str | Path, allow: Iterable[str] = ()) -> BundleReport:
     """List what a bundle would use and judge it, without importing, evaluating or loading anything of it.
 
     Args:
@@ -59,7 +60,7 @@ def check_bundle(source: Path, allow: Iterable[str] = ()) -> BundleReport:
     Raises:
         SettingError: no bundle, or one that cannot be looked through safely.
     """
-    findings = Findings(allow)
+    source, findings = Path(source), Findings(allow)
     with opened(source, findings) as root:
         _keep_out(root)
         files = files_in(root, findings)
@@ -71,8 +72,9 @@ def check_bundle(source: Path, allow: Iterable[str] = ()) -> BundleReport:
                 code="bundle.configs",
             )
         aliases = _aliases(contents, findings)
+        judge = ConfigJudge(root, findings, aliases, _entries(contents, findings))
         for file in files:
-            _judge(root, file, contents, ConfigJudge(root, findings, aliases), findings)
+            _judge(root, file, contents, judge, findings)
     return BundleReport(source.name, len(files), tuple(findings.list))
 
 
@@ -95,6 +97,14 @@ def _aliases(contents: dict[str, Any], findings: Findings) -> dict[str, set[str]
             findings.add(file, "", "form", file, str(error))
             del contents[file]
     return aliases_of(contents)
+
+
+def _entries(contents: dict[str, Any], findings: Findings) -> Entries:
+    try:
+        return entries_of(contents)
+    except ValueError as error:
+        findings.add("configs", "", "form", "references", str(error))
+        return Entries(())  # every reference is then one that cannot be told
 
 
 def _judge(root: Path, file: str, contents: dict[str, Any], configs: ConfigJudge, findings: Findings) -> None:

@@ -4,16 +4,18 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from monai_ext.audit.arguments import why_not_argument, why_not_path, why_not_reader, why_not_text
-from monai_ext.audit.expressions import CODE_ARGUMENTS, FINDS_CODE, ExpressionReader, imports_of
+from monai_ext.audit.expressions import CODE_ARGUMENTS, FINDS_CODE, ExpressionReader, why_not_handed_on
 from monai_ext.audit.findings import Findings
 from monai_ext.audit.monai_names import full_names
 from monai_ext.audit.names import why_not_name
+from monai_ext.audit.references import Entries, absolute, imports_of
 
 MOST_BYTES, MOST_ENTRIES, MOST_DEPTH = 16 * 2**20, 100_000, 100
 _GIVEN = {"monai": {"monai"}, "torch": {"torch"}, "np": {"numpy"}, "numpy": {"numpy"}}  # by MONAI to every expression
@@ -81,6 +83,18 @@ def aliases_of(contents: Mapping[str, Any]) -> dict[str, set[str]]:
     return dict(found)
 
 
+def entries_of(contents: Mapping[str, Any]) -> Entries:
+    """Return what stands at each id, over all configurations; MONAI files ``metadata.json`` below ``_meta_``."""
+    found = []
+    for file, content in contents.items():
+        described = Path(file).name.startswith("metadata")
+        for place, _, value in entries(content):
+            found.append((place, value))
+            if described:
+                found.append((_joined("_meta_", place) if place else "_meta_", value))
+    return Entries(found)
+
+
 class ConfigJudge:
     """Judge the entries of configurations.
 
@@ -88,10 +102,11 @@ class ConfigJudge:
         root: the bundle's folder.
         findings: what is found goes here.
         aliases: of `aliases_of`.
+        held: of `entries_of`.
     """
 
-    def __init__(self, root: Path, findings: Findings, aliases: Mapping[str, set[str]]) -> None:
-        self.root, self.findings, self.aliases = root, findings, aliases
+    def __init__(self, root: Path, findings: Findings, aliases: Mapping[str, set[str]], held: Entries) -> None:
+        self.root, self.findings, self.aliases, self.held = root, findings, aliases, held
 
     def judge(self, file: str, content: Any) -> None:
         """Judge one configuration, ``metadata.json`` too: MONAI evaluates what stands there as well."""
@@ -113,7 +128,7 @@ class ConfigJudge:
     def _target(self, file: str, place: str, target: Any) -> None:
         if not isinstance(target, str) or target.startswith(("@", "%", "$")):
             what = target if isinstance(target, str) else type(target).__name__
-            reader = ExpressionReader(self.aliases, lambda *found: self.findings.add(file, place, *found))
+            reader = ExpressionReader(self.aliases, self.held, lambda *found: self.findings.add(file, place, *found))
             if isinstance(target, str) and target.startswith("$"):
                 reader.read(target, place)
             self.findings.add(file, place, "target", what, "what it stands for is known only when it runs")
@@ -128,6 +143,12 @@ class ConfigJudge:
         if target is None:
             return
         ours = isinstance(target, str) and target.startswith("monai_ext.")  # none of it imports by name
+        if target == "torch.load" and value.get("weights_only") is not True:
+            why = "without weights_only=True it runs what a pickle says"
+            self.findings.add(file, place, "argument", "torch.load", why)
+        for path in sorted(self.held.handed_on(place)):
+            if value.get("_mode_", "default") == "default" or path != target:
+                self.findings.add(file, place, "argument", path, why_not_handed_on(path))
         finds_code = isinstance(target, str) and not ours and bool(FINDS_CODE.fullmatch(target.rpartition(".")[2]))
         if finds_code and value.get("_mode_", "default") != "default":
             why = "handed on, so what it will be given cannot be told"
@@ -154,11 +175,14 @@ class ConfigJudge:
 
     def _text(self, file: str, place: str, key: str, text: str) -> None:
         if text.startswith("$"):
-            ExpressionReader(self.aliases, lambda *found: self.findings.add(file, place, *found)).read(text, place)
+            note = partial(self.findings.add, file, place)
+            ExpressionReader(self.aliases, self.held, note).read(text, place)
         elif text.startswith("%"):
             self._macro(file, place, text)
         elif text.startswith("@"):
             self.findings.add(file, place, "reference", text)
+            for path in sorted(self.held.handed_on(absolute(text, place)[1:])):
+                self.findings.add(file, place, "reference", path, why_not_handed_on(path))
         elif not self._describes(file):
             for kind, why in why_not_text(text):
                 self.findings.add(file, place, kind, text, why)

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Set
 
 from monai_ext.audit.arguments import why_not_argument, why_not_path, why_not_reader, why_not_text
 from monai_ext.audit.name_lists import SAFE_BUILTINS
-from monai_ext.audit.names import why_not_attribute, why_not_import, why_not_name
+from monai_ext.audit.names import is_module, why_not_attribute, why_not_import, why_not_name
+from monai_ext.audit.references import Entries, absolute, imports_of
 
 MOST_LETTERS = 20_000
 REFERENCES = "__local_refs"  # by this name MONAI hands the referred values to an expression
 _REFERENCE = re.compile(r"@\w*(?:::\w*)*")
-_RELATIVE = re.compile(r"[@%](?:::)+")
 _FLAGS = ("benchmark", "deterministic", "allow_tf32", "enabled")
 
 # Their first argument may be the name of a class that is then imported.
@@ -36,26 +36,19 @@ def as_evaluated(text: str, place: str) -> str:
     >>> as_evaluated("$@net#size + 1", "a")
     "__local_refs['net::size'] + 1"
     """
-    text = text.replace("#", "::")
-    above = place.split("::")
-    for prefix in sorted(set(_RELATIVE.findall(text)), reverse=True):
-        steps = prefix.count("::")
-        rest = above[:-steps] if steps <= len(above) else []
-        text = text.replace(prefix, prefix[0] + "".join(f"{one}::" for one in rest))
-    return _REFERENCE.sub(lambda found: f"{REFERENCES}['{found[0][1:]}']", text[1:])
+    return _REFERENCE.sub(lambda found: f"{REFERENCES}['{found[0][1:]}']", absolute(text, place)[1:])
 
 
-def imports_of(text: str) -> dict[str, str] | None:
-    """Return what an import statement binds, name to dotted path; ``None`` if the text is something else."""
-    try:
-        body = ast.parse(text[1:]).body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-    if not body or not isinstance(body[0], ast.Import | ast.ImportFrom):
-        return None
-    first = body[0]
-    above = f"{'.' * first.level}{first.module or ''}." if isinstance(first, ast.ImportFrom) else ""
-    return {one.asname or one.name: f"{above}{one.name}" for one in first.names}
+def why_not_handed_on(path: str) -> str:
+    """Return why a dotted name may not be given to something else as a value, ``""`` if it may."""
+    why = why_not_name(path)
+    if not why and path == "os.environ":
+        return "the whole environment handed on; read one variable of it"
+    if not why and is_module(path):
+        return "a whole module handed on"
+    if not why and (path == "torch.load" or FINDS_CODE.fullmatch(path.rpartition(".")[2])):
+        return "handed on, so what it will be given cannot be told"
+    return why
 
 
 class ExpressionReader(ast.NodeVisitor):
@@ -63,11 +56,12 @@ class ExpressionReader(ast.NodeVisitor):
 
     Args:
         aliases: dotted paths that a name may stand for, from the imports of all configurations.
+        entries: what references lead to.
         note: called with kind, what and why (``""`` where it is allowed).
     """
 
-    def __init__(self, aliases: Mapping[str, Set[str]], note: _NOTE) -> None:
-        self.aliases, self.note = aliases, note
+    def __init__(self, aliases: Mapping[str, Set[str]], entries: Entries, note: _NOTE) -> None:
+        self.aliases, self.entries, self.note = aliases, entries, note
         self.bound: set[str] = set()
 
     def read(self, text: str, place: str) -> None:
@@ -89,14 +83,17 @@ class ExpressionReader(ast.NodeVisitor):
             self.note("form", text, "no single Python expression, so what it does cannot be told")
 
     def path_of(self, node: ast.AST) -> set[str]:
-        """Return the dotted paths that a name or chain of attributes may stand for, empty where it is a value."""
+        """Return the dotted paths that a name, reference or chain of attributes may stand for, empty for a value."""
         parts: list[str] = []
         while isinstance(node, ast.Attribute):
             parts.insert(0, node.attr)
             node = node.value
-        if not isinstance(node, ast.Name) or node.id not in self.aliases:
-            return set()
-        return {".".join([root, *parts]) for root in self.aliases[node.id]}
+        reference = _reference_of(node)
+        if reference is not None:
+            roots: Set[str] = self.entries.paths(reference) or set()
+        else:
+            roots = self.aliases.get(node.id, set()) if isinstance(node, ast.Name) else set()
+        return {".".join([root, *parts]) for root in roots}
 
     def visit_Name(self, node: ast.Name) -> None:
         """Judge a name that stands alone."""
@@ -113,10 +110,15 @@ class ExpressionReader(ast.NodeVisitor):
         reason = why_not_attribute(node.attr)
         if reason:
             self.note("expression", f".{node.attr}", reason)
+        elif node.attr in ("numpy", "replace"):
+            self.note("expression", f".{node.attr}", "not called, so it may be a module or a function handed on")
         self.visit(node.value)
 
     def visit_Subscript(self, node: ast.Subscript) -> None:
-        """Let single variables of the environment be read."""
+        """Let single variables of the environment be read, and judge what a reference hands on."""
+        reference = _reference_of(node)
+        if reference is not None:
+            return self._refer(reference)
         if self.path_of(node.value) == {"os.environ"}:
             self.note("read", "os.environ", "")
             return self.visit(node.slice)
@@ -132,6 +134,10 @@ class ExpressionReader(ast.NodeVisitor):
             self.note("read", "os.environ", "")
         elif isinstance(node.func, ast.Attribute) and node.func.attr == "eval" and (node.args or node.keywords):
             self.note("expression", ".eval", "with an argument it evaluates text")
+        elif isinstance(node.func, ast.Attribute) and not paths:
+            done = self._method(node.func, node)
+        elif isinstance(node.func, ast.Subscript) and _reference_of(node.func) is None:
+            self.note("expression", "[...](...)", "what it calls cannot be told; call it by its name")
         for path in paths:
             self._call_of(path, node)
         for keyword in node.keywords:
@@ -157,12 +163,28 @@ class ExpressionReader(ast.NodeVisitor):
 
     def _name(self, node: ast.expr, called: bool = False) -> None:
         for path in self.path_of(node):
-            why = why_not_name(path)
-            if not why and path == "os.environ":
-                why = "the whole environment handed on; read one variable of it"
-            if not why and not called and (path == "torch.load" or FINDS_CODE.fullmatch(path.rpartition(".")[2])):
-                why = "handed on, so what it will be given cannot be told"
-            self.note("expression", path, why)
+            calls_finder = called and path != "os.environ"
+            self.note("expression", path, why_not_name(path) if calls_finder else why_not_handed_on(path))
+
+    def _refer(self, reference: str) -> None:
+        if self.entries.paths(reference) is None:
+            why = "no entry of the bundle, so what it stands for cannot be told"
+            self.note("expression", f"@{reference}", why)
+        for path in sorted(self.entries.handed_on(reference)):
+            self.note("expression", path, why_not_handed_on(path))
+
+    def _method(self, function: ast.Attribute, node: ast.Call) -> bool:
+        """Judge the two methods whose names alone do not tell what they do; return whether this is one of them."""
+        if function.attr == "replace":
+            # Of text with two arguments, of a date with keywords; a path's moves a file.
+            text = len(node.args) > 1 and not any(isinstance(one, ast.Starred) for one in node.args)
+            date = not node.args and all(one.arg not in (None, "target") for one in node.keywords)
+            if not text and not date:
+                self.note("expression", ".replace", "of a path it moves a file over another")
+        elif function.attr != "numpy":
+            return False
+        self.visit(function.value)
+        return True
 
     def _by_name(self, node: ast.Call) -> bool:
         """Judge ``getattr(x, "name")`` like ``x.name``; flags of cuDNN may be set."""
@@ -229,3 +251,10 @@ class ExpressionReader(ast.NodeVisitor):
         else:
             for name in names:
                 self.note("import", name, why_not_import(name))
+
+
+def _reference_of(node: ast.AST) -> str | None:
+    """Return the id of a reference of MONAI, as `as_evaluated` writes it; ``None`` for anything else."""
+    if not isinstance(node, ast.Subscript) or not isinstance(node.value, ast.Name) or node.value.id != REFERENCES:
+        return None
+    return node.slice.value if isinstance(node.slice, ast.Constant) and isinstance(node.slice.value, str) else None

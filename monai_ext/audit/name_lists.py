@@ -119,6 +119,11 @@ DENIED = {
     "monai.networks.nets.flexible_unet.FLEXUNET_BACKBONE": "it finds classes by a name given as text",
     "monai.networks.nets.flexible_unet.FlexUNetEncoderRegister": "it finds classes by a name given as text",
     "monai.config.deviceconfig": "it asks the system",
+    "pathlib.Path.replace": "it moves a file over another",
+    **dict.fromkeys(
+        [f"os.environ.{name}" for name in _words("update setdefault pop popitem clear copy items values")],
+        "more of the environment than reading one variable",
+    ),
     **dict.fromkeys(
         [
             *("ignite.handlers.wandb_logger", "ignite.handlers.clearml_logger", "ignite.handlers.neptune_logger"),
@@ -186,13 +191,14 @@ NEVER = frozenset(
         exec open open_code loads load loadtxt genfromtxt fromfile fromregex memmap dump dumps unpickle
         Unpickler Pickler Trace gi_frame gi_code gi_yieldfrom cr_frame cr_code ag_frame ag_code f_back f_globals
         f_locals f_builtins f_code tb_frame tb_next tb_lasti co_code co_consts func_globals func_code mro
-        write_text write_bytes unlink rmdir rmtree removedirs symlink_to hardlink_to chmod chown lchmod touch
+        write_text write_bytes unlink link_to rmdir rmtree removedirs symlink_to hardlink_to chmod chown lchmod touch
         rename renames load_library register_class optional_import instantiate get_parsed_content
         load_state_dict_from_url load_url from_pretrained push_to_hub add_safe_globals eval_expr format_map
         extractall breakpoint set_trace putenv unsetenv ForkingPickler DataFrame CodeType FunctionType
         attrgetter methodcaller itemgetter
         make_dataclass CompilationUnit compile_command ConfigParser ConfigExpression ConfigItem ConfigWorkflow
-        download_url download_and_extract hf_hub_download snapshot_download
+        download_url download_and_extract hf_hub_download snapshot_download run_cmd run_and_read_all collect_env
+        PackageImporter PackageExporter tofile distributed
         """
     )
 )

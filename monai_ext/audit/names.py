@@ -1,8 +1,15 @@
 """Judging dotted names and attributes against the lists."""
 
+import sys
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
 from monai_ext.audit.name_lists import DENIED, KNOWN_BAD, MODULES, NAMES, NEVER, ROOMS
 
 _UNLISTED = "not on the list of what bundles may use"
+_LIBRARIES = frozenset({"torch", "monai", "monai_ext", "ignite", "einops"})  # numpy is a method of tensors, too
+_ROOTS = {name.partition(".")[0] for name in ROOMS}
 _IMPORTABLE = {name.rpartition(".")[0] for name in NAMES} | ROOMS
 
 
@@ -43,7 +50,25 @@ def why_not_attribute(name: str) -> str:
         return f"its part {name!r} is private to Python or a library"
     if name in NEVER:
         return f"its part {name!r} runs, fetches, loads or deletes"
+    if name in _LIBRARIES:
+        return f"its part {name!r} leads to another module"
     return f"its part {name!r} leads to a module of Python" if name in MODULES else ""
+
+
+@cache
+def is_module(name: str) -> bool:
+    """Return whether a dotted name is a module of an installed library, from its files: none of it is imported."""
+    root, *parts = name.split(".")
+    spec = find_spec(root) if root.isidentifier() and root in _ROOTS else None
+    if spec is None or not parts:
+        return spec is not None
+    for folder in spec.submodule_search_locations or ():
+        path = Path(folder).joinpath(*parts)
+        if path.with_name(f"{path.name}.py").is_file() or (path / "__init__.py").is_file():
+            # A package may show a function by the name of the module that it is from.
+            shown = getattr(sys.modules.get(name.rpartition(".")[0]), parts[-1], None)
+            return not callable(shown)
+    return False
 
 
 def why_not_import(module: str, name: str | None = None) -> str:

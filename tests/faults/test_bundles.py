@@ -152,6 +152,10 @@ def expression(text: str):
     return lambda root: config(root, bad=text)
 
 
+def reached(text: str, **entries: object):
+    return lambda root: config(root, **entries, run=[f"${text}"])
+
+
 BAD = {
     # targets
     "os.system": lambda r: calls(r, "os.system", command="true"),
@@ -225,6 +229,55 @@ BAD = {
     "long expression": expression("$" + "(" * 9000 + "1" + ")" * 9000),
     "address": expression("$torch.distributed.init_process_group('gloo', init_method='tcp://10.0.0.1:1')"),
     "in metadata": lambda r: (r / "configs/metadata.json").write_text(json.dumps({**META, "a": "$import subprocess"})),
+    # modules and functions behind references
+    **{
+        f"reached by reference, {text}": reached(text, **entries)
+        for text, entries in {
+            "@m.utils.run_cmd(['touch', 'x'])": {"m": "$import monai"},
+            "@m.remove('x')": {"m": "$import os"},
+            "@m.kill(1, 9)": {"m": "$import os"},
+            "@m.symlink('a', 'b')": {"m": "$import os"},
+            "@m.truncate('x', 0)": {"m": "$import os"},
+            "@m.write(1, b'x')": {"m": "$import os"},
+            "@m.environ.update(a='1')": {"m": "$import os"},
+            "@mods::1.remove('x')": {"mods": ["$import glob", "$import os"]},
+            "@mods#1.remove('y')": {"mods": ["$import glob", "$import os"]},
+            "@imports::1.remove('z')": {},
+            "@m.bundle.run()": {"m": "$import monai"},
+            "@m.bundle.download('a')": {"m": "$import monai"},
+            "@m.distributed.run.main([])": {"m": "$import torch"},
+            "@m.package.PackageImporter('a')": {"m": "$import torch"},
+            "@m.utils.collect_env.run_and_read_all(0, 'true')": {"m": "$import torch"},
+            "@m.remove('by another name')": {"m": "$import os as system_things"},
+            "@m.save('a', 'b')": {"m": "$from torch import hub"},
+            "@m('model.pt')": {"m": "$from torch import load"},
+            "getattr(@m, 'remove')('x')": {"m": "$import os"},
+            "@n.remove('x')": {"m": "$import os", "n": "@m"},
+            "@n.remove('y')": {"m": "$import os", "n": "$@m"},
+            "@n.remove('z')": {"m": "$import os", "n": "%m"},
+            "@n::m.remove('x')": {"h": {"m": "$import os"}, "n": "%h"},
+            "@a[0][0].remove('x')": {"a": [["$import os"]]},
+            "@a::0::0.remove('x')": {"a": [["$import os"]]},
+            "@n['m'].remove('x')": {"n": {"m": "$import os"}},
+            "[x.remove('a') for x in [@m]]": {"m": "$import os"},
+            "(lambda x: x.remove('a'))(@m)": {"m": "$import os"},
+            "(lambda x=@m: x.remove('a'))()": {"m": "$import os"},
+            "f'{@m.remove(chr(97))}'": {"m": "$import os"},
+            "@m.path.join.__globals__['os'].remove('x')": {"m": "$import os"},
+            "@n.torch.distributed.run.main([])": {"n": "$torch.nn.functional"},
+            "[torch.nn.functional][0].torch.save(1, 'x')": {},
+            "pathlib.Path('a').replace('b')": {"p": "$import pathlib"},
+            "@n('x')": {"n": {"_target_": "torch.load", "_mode_": "callable"}},
+            "@nowhere.remove('x')": {},
+            "os.environ.update(a='1')": {},
+            "pathlib.Path.replace('a', 'b')": {"p": "$import pathlib"},
+            "@n()": {"n": {"_target_": "functools.partial", "func": "$from torch import load"}},
+        }.items()
+    },
+    "long chain of references": lambda r: config(
+        r, **{f"a{n}": f"@a{n + 1}" for n in range(90)}, a90="$import os", run=["$@a0.remove('x')"]
+    ),
+    "more references than can be judged": lambda r: config(r, **{f"a{n}": f"%a{n + 1}::x" for n in range(3000)}),
     # other files
     "macro to a file outside": lambda r: config(r, bad="%../../other.json#a"),
     "macro to an absolute file": lambda r: config(r, bad="%/tmp/other.json"),
@@ -296,7 +349,8 @@ QUICK = """os.system|builtin without dots|a module through MONAI|code of the bun
 |two statements|module handed on|getattr|dunder chain|comprehension|torch.load|full-width letters
 |reference that is code|code in a key|in metadata|private path|YAML that makes objects|YAML merges
 |nesting that Python reads|Python that takes a place|logging class|link out|pickle of code
-|pickle behind others|TorchScript|weights changed|large file outside"""
+|pickle behind others|TorchScript|weights changed|large file outside
+|reached by reference, @m.utils.run_cmd(['touch', 'x'])|reached by reference, @imports::1.remove('z')"""
 CASES = [one if one in QUICK.replace("\n", "").split("|") else pytest.param(one, marks=pytest.mark.full) for one in BAD]
 
 
@@ -397,6 +451,15 @@ def test_a_bundle_like_those_of_the_zoo_passes(zoo, form, record_property):
         ("network", "https://example.org/model.pt"),
     } <= found
     assert ("checksum", "models/model.pt") in found
+
+
+def test_a_path_as_text_is_taken(zoo):
+    assert check_bundle(str(zoo)) == check_bundle(zoo)
+
+
+def test_references_to_modules_may_use_what_names_may(zoo):
+    config(zoo, m="$import os", f="$from torch import zeros", n="$@m.path.join('a', 'b')", x="$@f(3).numpy().shape")
+    assert check_bundle(zoo).refused == []
 
 
 def test_what_the_user_allows_passes(zoo):
