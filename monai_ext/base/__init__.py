@@ -27,6 +27,7 @@ from monai_ext.base.leftovers import hold, remove_leftovers
 from monai_ext.base.pictures import check_picture_whole
 from monai_ext.base.randomness import derive_seed
 from monai_ext.base.ranks import bare, gather, join_ranks, lost_a_rank, rank, tell_torchrun, world
+from monai_ext.base.run_folders import hold_folder, leave_folders
 from monai_ext.base.settings import as_numbers, is_number
 from monai_ext.base.shards import is_parted, own_part, parted, whole
 from monai_ext.base.stopping import REQUEUE, leave_stopping_to_the_run, stop_asked, stop_on_signals
@@ -60,11 +61,13 @@ __all__ = [
     "find_window",
     "gather",
     "hold",
+    "hold_folder",
     "input_error_in",
     "inside",
     "is_number",
     "is_parted",
     "join_ranks",
+    "leave_folders",
     "leave_stopping_to_the_run",
     "lost_a_rank",
     "own_part",
