@@ -21,7 +21,7 @@ from monai_ext.base.errors import (
     WriteError,
     input_error_in,
 )
-from monai_ext.base.files import case_id, inside, plain_name, sha256_of, told_apart
+from monai_ext.base.files import case_id, inside, plain_name, printable, sha256_of, told_apart
 from monai_ext.base.forced_unpickling import refuse_forced_unpickling
 from monai_ext.base.leftovers import hold, remove_leftovers
 from monai_ext.base.pictures import check_picture_whole
@@ -74,6 +74,7 @@ __all__ = [
     "parted",
     "plain_name",
     "print_any_name",
+    "printable",
     "rank",
     "refuse_forced_unpickling",
     "remove_leftovers",
