@@ -21,12 +21,13 @@ from monai_ext.base.errors import (
     WriteError,
     input_error_in,
 )
-from monai_ext.base.files import case_id, inside, plain_name, sha256_of, told_apart
+from monai_ext.base.files import case_id, inside, plain_name, printable, sha256_of, told_apart
 from monai_ext.base.forced_unpickling import refuse_forced_unpickling
 from monai_ext.base.leftovers import hold, remove_leftovers
 from monai_ext.base.pictures import check_picture_whole
 from monai_ext.base.randomness import derive_seed
 from monai_ext.base.ranks import bare, gather, join_ranks, lost_a_rank, rank, tell_torchrun, world
+from monai_ext.base.run_folders import hold_folder, leave_folders
 from monai_ext.base.settings import as_numbers, is_number
 from monai_ext.base.shards import is_parted, own_part, parted, whole
 from monai_ext.base.stopping import REQUEUE, leave_stopping_to_the_run, stop_asked, stop_on_signals
@@ -60,17 +61,20 @@ __all__ = [
     "find_window",
     "gather",
     "hold",
+    "hold_folder",
     "input_error_in",
     "inside",
     "is_number",
     "is_parted",
     "join_ranks",
+    "leave_folders",
     "leave_stopping_to_the_run",
     "lost_a_rank",
     "own_part",
     "parted",
     "plain_name",
     "print_any_name",
+    "printable",
     "rank",
     "refuse_forced_unpickling",
     "remove_leftovers",

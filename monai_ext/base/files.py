@@ -36,6 +36,15 @@ def plain_name(name: str) -> str:
     return re.sub("[\ud800-\udfff]", "_", name)
 
 
+def printable(text: str) -> str:
+    r"""Return text for a terminal or a table: line breaks and what would steer a terminal become escapes.
+
+    >>> printable("ct\nERROR: all\x1b[31m.nii")
+    'ct\\nERROR: all\\x1b[31m.nii'
+    """
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
 def told_apart(names: Sequence[tuple[str, str]]) -> list[str]:
     """Return names for scans of several folders, each with eight digits of its path where others share it.
 

@@ -5,7 +5,7 @@ import sys
 import typer
 from rich.console import Console
 
-from monai_ext.base import InputError, print_any_name
+from monai_ext.base import InputError, print_any_name, printable
 from monai_ext.cli.bundle import bundle_path, config_path
 from monai_ext.cli.check_bundle import check_bundle
 from monai_ext.cli.checkpoint import checkpoint
@@ -49,5 +49,5 @@ def main() -> None:
     try:
         app()
     except InputError as error:
-        Console(stderr=True, soft_wrap=True).print(f"error: {error}", style="red", markup=False)
+        Console(stderr=True, soft_wrap=True).print(f"error: {printable(str(error))}", style="red", markup=False)
         sys.exit(2)

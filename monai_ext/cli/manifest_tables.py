@@ -7,6 +7,7 @@ from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Column, Table
 
+from monai_ext.base import printable
 from monai_ext.curation import BuildSummary, ManifestVerification
 from monai_ext.curation.problems import first_names, problems_table
 from monai_ext.manifests import SPLITS, Manifest
@@ -50,7 +51,7 @@ def verify_parts(summary: ManifestVerification) -> Iterator[RenderableType]:
     else:
         yield escape(f"{len(entries)} entries of {patients} patients: no problem found")
     for note in summary.notes:
-        yield escape(f"note: {note}")
+        yield escape(printable(f"note: {note}"))
 
 
 def _counts(manifest: Manifest) -> dict[str, str]:

@@ -73,7 +73,7 @@ def prepare(
     """
     from rich.console import Console
 
-    from monai_ext.base import InputError
+    from monai_ext.base import InputError, printable
     from monai_ext.volumes import prepare as run
 
     try:
@@ -90,7 +90,7 @@ def prepare(
             progress=True,
         )
     except InputError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {printable(str(error))}", err=True)
         raise typer.Exit(2) from error
     except KeyboardInterrupt as error:
         typer.echo("\ninterrupted: what is in the store is whole; give the same command again to go on", err=True)
@@ -104,5 +104,5 @@ def prepare(
         elif failed is None:
             report.unlink(missing_ok=True)  # an earlier run's
     except (InputError, OSError) as error:  # a full disk, which may be why scans failed
-        typer.echo(f"error: {error if isinstance(error, InputError) else error.strerror}", err=True)
+        typer.echo(f"error: {printable(str(error)) if isinstance(error, InputError) else error.strerror}", err=True)
     raise typer.Exit(summary.exit_code)

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from monai_ext.base import printable
+
 
 def shown(path: str | Path) -> str:
     """Return the base name, behind ``.../`` unless it lies in the working folder.
@@ -12,4 +14,5 @@ def shown(path: str | Path) -> str:
     whole = Path(path).absolute()
     if whole == Path.cwd():
         return "."
-    return whole.name if whole.parent == Path.cwd() else f".../{whole.name}"
+    name = printable(whole.name)
+    return name if whole.parent == Path.cwd() else f".../{name}"

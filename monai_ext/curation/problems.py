@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from rich.markup import escape
 from rich.table import Column, Table
 
-from monai_ext.base import InputError, replacing
+from monai_ext.base import InputError, printable, replacing
 
 _SHOWN = 5
 
@@ -42,18 +42,18 @@ def problems_table(problems: Sequence[Problem]) -> Table:
     table = Table("problem", Column("count", justify="right"), Column("which, and the first in words", overflow="fold"))
     for kind, some in sorted(by_kind.items(), key=lambda item: (-len(item[1]), item[0])):
         table.add_row(kind, str(len(some)), escape(first_names([problem.case for problem in some])))
-        table.add_row("", "", escape(some[0].sentence), style="red")
+        table.add_row("", "", escape(printable(some[0].sentence)), style="red")
     return table
 
 
 def first_names(names: Sequence[str], shown: int = _SHOWN) -> str:
-    """Return the first few names, each once, and how many more there are.
+    """Return the first few names, each once and fit for a terminal, and how many more there are.
 
     >>> first_names(["a", "b", "a", "c"], 2)
     'a, b and 1 more'
     """
     once = list(dict.fromkeys(names))
-    return ", ".join(once[:shown]) + (f" and {len(once) - shown} more" if len(once) > shown else "")
+    return ", ".join(map(printable, once[:shown])) + (f" and {len(once) - shown} more" if len(once) > shown else "")
 
 
 def write_report(path: str | os.PathLike[str], problems: Sequence[Problem]) -> None:

@@ -2,15 +2,20 @@
 
 from typing import Any
 
-from monai_ext.base import stop_on_signals
+from monai_ext.base import leave_folders, stop_on_signals
 
 
 def run_training(trainer: Any, patience_s: float = 5.0) -> None:
     """Run a trainer; on SIGTERM or SIGUSR1 its `RunCheckpoints` saves at the end of the step and ends with code 75.
 
+    However the run ends, its folder is then free for another one.
+
     Args:
         trainer: anything with ``run()``.
         patience_s: see :func:`monai_ext.base.stop_on_signals`.
     """
-    with stop_on_signals(patience_s):
-        trainer.run()
+    try:
+        with stop_on_signals(patience_s):
+            trainer.run()
+    finally:
+        leave_folders()

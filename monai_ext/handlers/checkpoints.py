@@ -19,6 +19,7 @@ from monai_ext.base import (
     WeightsError,
     bare,
     gather,
+    hold_folder,
     is_parted,
     parted,
     rank,
@@ -106,6 +107,9 @@ class RunCheckpoints:
     Within :func:`monai_ext.base.stop_on_signals` a signal to any rank has all of them save at the end of the step,
     and end with exit code 75. One that comes during a validation waits for its end.
 
+    From the start on no other process can run into the folder, until :func:`monai_ext.base.leave_folders` (as at the
+    end of ``run_training``) or the end of the first rank's process, however it ends.
+
     Args:
         folder: where ``checkpoint_iteration=N.pt`` files lie, each with its ``.sha256``.
         objects: what to save under which name; each has ``state_dict`` and ``load_state_dict``.
@@ -118,6 +122,7 @@ class RunCheckpoints:
         data: name and checksum of each training scan, see ``filed_data`` and ``stored_data``; must be the same too.
 
     Raises:
+        RunError: when the run starts: another process runs into the folder.
         SettingError: when the run starts: nothing to resume, a run already there, another epoch length, other settings
             or other data.
         WeightsError: when the run starts: the checkpoint is damaged or fits another network.
@@ -226,6 +231,7 @@ class RunCheckpoints:
         raise SystemExit(REQUEUE)
 
     def _restore(self, engine: Engine) -> None:
+        self._keep_others_out()
         found = find_checkpoint(self.folder, self.resume)
         if found is None:
             return
@@ -258,6 +264,19 @@ class RunCheckpoints:
             # What was left out of the epoch's end: validation, its line of history.
             self._due = True
             engine.fire_event(Events.EPOCH_COMPLETED)
+        elif path.parent.absolute() == self.folder.absolute():
+            self._written = engine.state.iteration  # a run that was done is not written again
+
+    def _keep_others_out(self) -> None:
+        refused: InputError | None = None
+        if rank() == 0:
+            try:
+                hold_folder(self.folder)
+            except InputError as error:
+                refused = error
+        refused = gather(refused)[0]  # on every rank, or those that are not the first would train on and wait
+        if refused is not None:
+            raise refused
 
     def _bad_scans(self) -> set[str]:
         # Those of the list's file, and once it is loaded those of the checkpoint.

@@ -1,5 +1,6 @@
 """Telling beside each result, and of each run, where it came from."""
 
+import json
 import time
 import warnings
 from collections import Counter
@@ -29,7 +30,8 @@ from monai_ext.outputs.provenance import (
 class RunProvenance:
     """Write ``provenance.json`` of a run when it starts and when it ends, and ``CASE_provenance.json`` beside results.
 
-    A run that is killed leaves the state ``running``. The files hold base names, ids of cases and checksums, no
+    A run that is killed leaves the state ``running``; one resumed with nothing left to do leaves the file of the run
+    that completed as it is. The files hold base names, ids of cases and checksums, no
     other part of a path, no DICOM tag and no text of a warning. The first rank writes.
 
     Args:
@@ -92,7 +94,8 @@ class RunProvenance:
         self._began = time.monotonic()
         self._warnings.clear()
         self._read.clear()
-        if rank():
+        self.content = {}  # without it nothing is written at the end
+        if rank() or self._is_done(engine):
             return
         self._show, warnings.showwarning = warnings.showwarning, self._count
         given = self.inputs if isinstance(self.inputs, Mapping) else None
@@ -120,6 +123,17 @@ class RunProvenance:
             "error": None,
         }
         write_provenance(self.folder / self.file, self.content)
+
+    def _is_done(self, engine: Engine) -> bool:
+        """Tell whether the run completed before, so that its file is not to tell of one that did nothing."""
+        state = engine.state
+        if not state.iteration or state.max_epochs is None or state.epoch < state.max_epochs:
+            return False
+        try:
+            told = json.loads((self.folder / self.file).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        return isinstance(told, dict) and told.get("state") == "completed"
 
     def _device(self) -> str:
         return f"{self.device} ({torch.cuda.get_device_name(self.device)})" if self.device.type == "cuda" else "cpu"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from rich.markup import escape
 from rich.table import Column, Table
 
-from monai_ext.base import plain_name, replacing
+from monai_ext.base import plain_name, printable, replacing
 from monai_ext.volumes.prepare_job import Outcome
 from monai_ext.volumes.prepare_source import Found
 from monai_ext.volumes.prepare_sources import listed
@@ -42,16 +42,16 @@ class PrepareSummary:
     def table(self) -> Table:
         """Return the summary for a terminal, with the first failures."""
         table = Table("outcome", "scans", Column("what and why", overflow="fold"))  # a long name is shown whole
-        table.add_row("done", str(len(self.done)), escape(listed(self.done)))
+        table.add_row("done", str(len(self.done)), _shown(listed(self.done)))
         table.add_row("skipped", str(len(self.skipped)), "in the store already" if self.skipped else "")
         for rule, ids in self.relaxed.items():
-            table.add_row("relaxed", str(len(ids)), escape(f"{rule}: {listed(ids)}"))
+            table.add_row("relaxed", str(len(ids)), _shown(f"{rule}: {listed(ids)}"))
         if self.left_out:
             why = f"{listed(self.left_out)}: named like labels; pair them with their scans in a datalist"
-            table.add_row("left out", str(len(self.left_out)), escape(why))
+            table.add_row("left out", str(len(self.left_out)), _shown(why))
         table.add_row("failed", str(len(self.failed)), "")
         for outcome in self.failed[:SHOWN]:
-            table.add_row("", "", escape(outcome.reason), style="red")
+            table.add_row("", "", _shown(outcome.reason), style="red")
         if len(self.failed) > SHOWN:
             table.add_row("", "", f"and {len(self.failed) - SHOWN} more", style="red")
         return table
@@ -68,7 +68,15 @@ class PrepareSummary:
         ):
             rows = csv.writer(handle)
             rows.writerow(["id", "code", "reason"])
-            rows.writerows([plain_name(item.id), item.code, plain_name(item.reason)] for item in self.failed)
+            rows.writerows([_written(item.id), item.code, _written(item.reason)] for item in self.failed)
+
+
+def _shown(text: str) -> str:
+    return escape(printable(text))
+
+
+def _written(text: str) -> str:
+    return printable(plain_name(text))
 
 
 def summary_of(outcomes: Iterable[Outcome], found: Found) -> PrepareSummary:

@@ -18,6 +18,7 @@ from monai_ext.base import (
     case_id,
     check_output,
     inside,
+    printable,
     replacing,
     save_torch,
     sha256_of,
@@ -172,3 +173,10 @@ def test_errors_keep_code_and_case_across_processes() -> None:
 def test_sha256_of_the_standard_vector(tmp_path: Path) -> None:
     (tmp_path / "abc").write_bytes(b"abc")  # FIPS 180-2, appendix B.1
     assert sha256_of(tmp_path / "abc").startswith("ba7816bf8f01cfea414140de5dae2223")
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"), [("x\nERROR: all\x1b[31m.nii", r"x\nERROR: all\x1b[31m.nii"), ("Größe 漢", "Größe 漢")]
+)
+def test_a_name_cannot_steer_a_terminal(name: str, shown: str) -> None:
+    assert printable(name) == shown

@@ -1,6 +1,8 @@
 """Checkpoints that refuse what would go wrong quietly."""
 
 import resource
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,9 +12,10 @@ import torch
 from ignite.engine import Engine
 from torch import nn
 
-from monai_ext.base import SettingError, WeightsError, WriteError
-from monai_ext.engines import WarmupCosine
-from monai_ext.handlers import BestModel, RunCheckpoints
+from monai_ext.base import RunError, SettingError, WeightsError, WriteError
+from monai_ext.base.run_folders import RUN_LOCK
+from monai_ext.engines import WarmupCosine, run_training
+from monai_ext.handlers import BestModel, RunCheckpoints, RunProvenance
 
 
 def trainer() -> Engine:
@@ -101,7 +104,7 @@ def test_a_full_disk_ends_the_run_in_one_sentence(tmp_path: Path) -> None:
             run(tmp_path, nn.Linear(100, 200))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == [RUN_LOCK]
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 torn"])
@@ -137,3 +140,51 @@ def test_the_best_model_is_the_best_and_nan_never_wins(tmp_path: Path, smaller: 
     before = (tmp_path / "model.pt").read_bytes()
     fresh(SimpleNamespace(state=SimpleNamespace(metrics={"score": 0.5}, epoch=9)))  # type: ignore[arg-type]
     assert (tmp_path / "model.pt").read_bytes() == before
+
+
+def finished(folder: Path) -> dict[str, tuple[bytes, int]]:
+    return {path.name: (path.read_bytes(), path.stat().st_ino) for path in folder.iterdir()}
+
+
+def told_run(folder: Path, epochs: int) -> None:
+    engine = trainer()
+    RunCheckpoints(str(folder), {"model": nn.Linear(2, 3)}, every=5, resume="auto").attach(engine)
+    RunProvenance(str(folder), "hi_end_mae_ct_segmentation", "train", {}, "cpu", "fp32").attach(engine)
+    engine.run([0] * 5, max_epochs=epochs)
+
+
+def test_a_run_with_nothing_left_to_do_leaves_its_files_as_they_are(tmp_path: Path) -> None:
+    told_run(tmp_path, 2)
+    before = finished(tmp_path)
+    told_run(tmp_path, 2)
+    assert finished(tmp_path) == before
+    told_run(tmp_path, 3)
+    assert finished(tmp_path)["provenance.json"] != before["provenance.json"]
+
+
+def test_while_a_run_goes_on_no_other_process_may_run_into_its_folder(tmp_path: Path) -> None:
+    look = (
+        "import sys; from pathlib import Path; from monai_ext.base import hold_folder; "
+        "hold_folder(Path(sys.argv[1]), 0)"
+    )
+    ends = []
+
+    def try_it(*_: Any) -> None:
+        done = subprocess.run([sys.executable, "-c", look, str(tmp_path)], capture_output=True, text=True, check=False)
+        ends.append("RunError" in done.stderr)
+
+    engine = Engine(try_it)
+    RunCheckpoints(str(tmp_path), {"model": nn.Linear(2, 3)}, every=1).attach(engine)
+    run_training(SimpleNamespace(run=lambda: engine.run([0])))
+    try_it()
+    assert ends == [True, False]
+
+
+def test_a_run_into_anothers_folder_is_refused_before_it_writes(tmp_path: Path, monkeypatch) -> None:
+    def busy(folder: Path) -> None:
+        raise RunError(f"{folder.name}: busy", code="run.folder_busy")
+
+    monkeypatch.setattr("monai_ext.handlers.checkpoints.hold_folder", busy)
+    with pytest.raises(RunError, match="busy"):
+        told_run(tmp_path, 1)
+    assert not list(tmp_path.iterdir())
