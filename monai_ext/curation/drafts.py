@@ -14,7 +14,7 @@ from monai_ext.curation.scan_files import SeriesFound
 from monai_ext.manifests import ManifestEntry
 from monai_ext.volumes import PICTURE_ENDINGS
 
-_NOT_IN_IDS = re.compile(r'[/\\:*?"<>|\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]')
+_NOT_IN_IDS = re.compile(r'[/\\:*?"<>|\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060\u2066-\u2069\ufeff]')
 _LONGEST = 110  # ten characters are left for the digits that tell equal names apart
 
 

@@ -87,7 +87,11 @@ def load_datalist(path: Path) -> dict[str, Any]:
             f"{path.name}: the datalist cannot be read ({error.strerror}); give a .json file that you may read",
             code="manifest.missing",
         ) from error
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except RecursionError as error:
+        raise ManifestError(
+            f"{path.name}: its JSON is nested too deeply; export it again", code="manifest.json"
+        ) from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ManifestError(
             f"{path.name}: not valid JSON ({error}); repair it or export it again", code="manifest.json"
         ) from error

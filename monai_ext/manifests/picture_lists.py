@@ -155,6 +155,8 @@ def _records(path: Path, section: str | None) -> list[tuple[str, Mapping[str, An
 def _object(text: str, place: str) -> Mapping[str, Any]:
     try:
         content = json.loads(text)
+    except RecursionError as error:
+        raise ManifestError(f"{place}: its JSON is nested too deeply; export it again", code="manifest.json") from error
     except ValueError as error:
         raise ManifestError(
             f"{place}: not valid JSON ({error}); repair it or export it again", code="manifest.json"

@@ -4,9 +4,10 @@ import hashlib
 import re
 from pathlib import Path
 
-from monai_ext.base import ScanError, sha256_of
+from monai_ext.base import sha256_of
 from monai_ext.volumes.dicom_choice import files_of
 from monai_ext.volumes.dicom_places import is_series
+from monai_ext.volumes.refusals import refuse_missing
 
 _DATA_FILE = re.compile(rb"^\s*(?:ElementDataFile\s*=|data ?file\s*:)[ \t]*([^\r\n]+)", re.IGNORECASE | re.MULTILINE)
 _HEADER_BYTES = 1 << 16
@@ -18,7 +19,7 @@ def source_checksum(path: Path, case: str) -> str:
     One file alone has the SHA-256 that every other tool gives it.
 
     Raises:
-        ScanError: there is no such file or folder.
+        ScanError: there is no such file or folder, or it is a pipe or device.
         OSError: a file cannot be read.
     """
     sums = sorted(map(sha256_of, source_files(path, case)))
@@ -29,7 +30,7 @@ def source_files(path: Path, case: str) -> list[Path]:
     """Return the files that a scan consists of.
 
     Raises:
-        ScanError: there is no such file or folder.
+        ScanError: there is no such file or folder, or it is a pipe or device.
     """
     if path.is_dir():
         return [part for part in path.iterdir() if part.is_file() and not part.name.startswith(".")]
@@ -37,8 +38,7 @@ def source_files(path: Path, case: str) -> list[Path]:
         return [path, *_data_file(path)]
     if is_series(path):
         return list(files_of(path, case))
-    # nothing, or a pipe, whose reading would wait for its writer
-    raise ScanError(f"{case}: there is no such file or folder; check the path", code="scan.missing", case=case)
+    refuse_missing(case, path)
 
 
 def _data_file(path: Path) -> list[Path]:

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from monai_ext.volumes.checks import check_shape
-from monai_ext.volumes.dicom_slice import DicomSlice
-from monai_ext.volumes.refusals import refuse_geometry
+from monai_ext.volumes.dicom_slice import OWNERS, DicomSlice
+from monai_ext.volumes.refusals import refuse, refuse_geometry
 
 _HU_TYPES = {"HU", "US"}  # "US" is "unspecified", in CT of before 2008
 
@@ -29,6 +29,36 @@ def check_slice(item: DicomSlice, *, assume_hu: bool) -> None:
         item.refuse("is in colour", "give CT", "scan.not_scalar")
     if item.count("Rows") < 1 or item.count("Columns") < 1:
         item.refuse("has no pixels", "take it out of the folder", "dicom.no_pixels")
+
+
+def check_owners(slices: Sequence[DicomSlice], case: str) -> None:
+    """Refuse slices of several patients, studies or frames of reference; what none of them tells is no matter.
+
+    Raises:
+        ScanError: they differ. Their values identify patients, and are not told.
+    """
+    named = any("PatientID" in item.owners for item in slices)
+    for keyword in OWNERS:
+        if keyword == "PatientName" and named:
+            continue  # which may be spelled in several ways, where the id says it already
+        if len({item.owners.get(keyword) for item in slices}) > 1:
+            way_out = "give the slices of one patient, study and frame of reference"
+            refuse(case, f"the slices of the series differ in their {keyword}", way_out, "dicom.owners")
+
+
+def check_instances(slices: Sequence[DicomSlice], case: str) -> None:
+    """Refuse one instance at two places; slices that lie where others do are refused before.
+
+    Raises:
+        ScanError: a SOPInstanceUID is given twice.
+    """
+    seen = set[str]()
+    for item in slices:
+        uid = str(item.value("SOPInstanceUID") or "")
+        if uid and uid in seen:
+            what, way_out = "has a SOPInstanceUID that is given twice, at two positions", "export the series again"
+            item.refuse(what, way_out, "dicom.instance_twice")
+        seen.add(uid)
 
 
 def shape_of(slices: Sequence[DicomSlice], case: str) -> tuple[int, int, int]:

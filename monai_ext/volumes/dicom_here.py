@@ -9,7 +9,7 @@ import numpy as np
 
 from monai_ext.base import ScanError
 from monai_ext.volumes.check_values import check_hu
-from monai_ext.volumes.dicom_checks import check_slice, rescale_of, shape_of
+from monai_ext.volumes.dicom_checks import check_instances, check_owners, check_slice, rescale_of, shape_of
 from monai_ext.volumes.dicom_choice import choose_series
 from monai_ext.volumes.dicom_pixels import stored_values
 from monai_ext.volumes.dicom_quiet import quiet_pydicom
@@ -71,8 +71,10 @@ def open_here(home: Path, pick: str | None, case: str | None, name: str, *, assu
         try:
             for item in slices:
                 check_slice(item, assume_hu=assume_hu)
+            check_owners(slices, name)
             shape = shape_of(slices, name)
             slices, affine = stacked(slices, name)
+            check_instances(slices, name)
             found = tuple(SeriesSlice(item.path, item.place, *rescale_of(item, assume_hu=assume_hu)) for item in slices)
             modality = "".join(slices[0].words("Modality")[:1])
         except BaseException:

@@ -1,18 +1,23 @@
 """One file of a DICOM series, opened without its pixels, and its attributes as plain numbers and words."""
 
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 import pydicom
 from pydicom.errors import InvalidDicomError
+from pydicom.tag import Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from monai_ext.base import ScanError
 from monai_ext.volumes.dicom_parse import TwiceError, parse
 from monai_ext.volumes.refusals import refuse, refuse_geometry
 
+# Whom and what a slice shows; of these only digests are kept.
+OWNERS = ("PatientID", "PatientName", "StudyInstanceUID", "FrameOfReferenceUID")
 # Nothing else is kept in memory, least of all what names a patient.
 _READ = [
     *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "Modality", "ImageType"),
@@ -32,6 +37,7 @@ class DicomSlice:
         place: such as ``"file 3 of 20"``, among the folder's sorted files.
         case: the id for messages.
         whole: whether anything follows the header; pixels must.
+        owners: of each of `OWNERS` that is given a digest, by which slices of one patient are told from others.
     """
 
     path: Path
@@ -39,6 +45,7 @@ class DicomSlice:
     place: str
     case: str
     whole: bool = True
+    owners: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
     def value(self, keyword: str) -> Any:
         """Return an attribute as pydicom gives it, ``None`` when absent or empty."""
@@ -100,9 +107,10 @@ def open_slice(path: Path, place: str, case: str) -> DicomSlice:
             what, way_out = f"{place} is deflated", "store the series uncompressed (dcmconv +ti)"
             refuse(case, what, way_out, "dicom.transfer_syntax")
         with path.open("rb") as handle:
-            header = parse(handle, keep=_READ, pixels=False)
+            header = parse(handle, keep=[*_READ, *OWNERS], pixels=False)
             # pydicom takes the end of the file for that of the header, and a value cut short for the value.
             whole = handle.read(1) != b""
+        owners = _owners(header)
     except (ScanError, MemoryError):
         raise
     except TwiceError:
@@ -111,7 +119,23 @@ def open_slice(path: Path, place: str, case: str) -> DicomSlice:
         what = "is not a DICOM file" if isinstance(error, InvalidDicomError) else "cannot be parsed"
         way_out = "leave only the whole slices of one series in the folder"
         refuse(case, f"{place} {what}", way_out, "dicom.unreadable")
-    return DicomSlice(path, header, place, case, whole)
+    return DicomSlice(path, header, place, case, whole, owners)
+
+
+def _owners(header: pydicom.Dataset) -> dict[str, bytes]:
+    """Take whom and what a slice shows out of its header, and return digests of what is not empty."""
+    found = {}
+    for keyword in OWNERS:
+        tag = Tag(keyword)
+        if tag not in header:
+            continue
+        value = header.get_item(tag).value  # as the file has it, whatever the bytes would be converted to
+        plain = value if isinstance(value, bytes) else str(value or "").encode("utf-8", "surrogateescape")
+        plain = plain.strip(b" ^\0")  # which fill up values and names
+        if plain:
+            found[keyword] = hashlib.sha256(plain).digest()
+        del header[tag]
+    return found
 
 
 def whole_header(path: Path, place: str, case: str, keep: list[str] | None = None) -> pydicom.Dataset:

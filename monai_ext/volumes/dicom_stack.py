@@ -62,9 +62,18 @@ def _step(positions: np.ndarray, normal: np.ndarray, case: str) -> np.ndarray:
     step = (positions[-1] - positions[0]) / (len(positions) - 1)
     tolerance = 0.01 + 0.01 * usual  # positions are decimal strings, often of two digits
     even = positions[0] + np.arange(len(positions))[:, None] * step
-    if np.abs(positions - even).max() > tolerance:
-        what = f"the slices are from {gaps.min():g} to {gaps.max():g} mm apart or not on one line"
-        refuse_geometry(case, what, "resample it to even spacing", "dicom.spacing_varies")
+    away = positions - even
+    if np.abs(away).max() > tolerance:
+        along = away @ normal
+        aside_mm = float(np.linalg.norm(away - along[:, None] * normal, axis=1).max())
+        what, way_out = (
+            f"the slices are from {gaps.min():.6g} to {gaps.max():.6g} mm apart",
+            "resample it to even spacing",
+        )
+        if aside_mm > np.abs(along).max():
+            what = f"the slices do not lie on one line, one of them {aside_mm:.3g} mm beside it"
+            way_out = "export the series again, or resample it"
+        refuse_geometry(case, what, way_out, "dicom.spacing_varies")
     return step
 
 

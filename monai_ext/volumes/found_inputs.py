@@ -18,6 +18,7 @@ from monai_ext.volumes.prepare_sources import (
     find_sources,
     refuse_results_alone,
 )
+from monai_ext.volumes.refusals import refuse_missing
 from monai_ext.volumes.store import VolumeStore
 
 InputKind = Literal["picture", "scan", "stored"]
@@ -71,7 +72,7 @@ def find_inputs(source: str | os.PathLike[str], avoid: str | os.PathLike[str] | 
         store = VolumeStore(path)
         return [FoundInput(path / f"{volume_id}{_STORED}", volume_id, "stored") for volume_id in store.ids]
     if name.endswith(PICTURE_ENDINGS):
-        raise ScanError(f"{path.name}: there is no such file; check the path", code="scan.missing")
+        refuse_missing(path.name, path, "file")
     found = find_sources(path, store=Path(avoid) if avoid is not None else None)
     pictures = list(_pictures(path, found.sources, avoid)) if path.is_dir() else []
     if not pictures:

@@ -22,7 +22,14 @@ _FIELDS = {
     *("space units", "data file", "line skip", "byte skip", "measurement frame", "space dimension", "thicknesses"),
     *("ObjectType", "NDims", "DimSize", "ElementType", "ElementSpacing", "ElementByteOrderMSB", "ElementDataFile"),
     *("TransformMatrix", "Offset", "BinaryData", "CompressedData", "CompressedDataSize", "HeaderSize"),
-    *("ElementNumberOfChannels", "AnatomicalOrientation", "CenterOfRotation", "DistanceUnits", "ElementSize"),
+    *(
+        "ElementNumberOfChannels",
+        "AnatomicalOrientation",
+        "CenterOfRotation",
+        "DistanceUnits",
+        "ElementSize",
+        "Modality",
+    ),
 }
 _COUNTS = {3: "three", 9: "nine"}
 

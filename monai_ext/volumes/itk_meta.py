@@ -17,7 +17,8 @@ from monai_ext.volumes.itk_headers import (
     refuse_without,
     shape_of,
 )
-from monai_ext.volumes.refusals import refuse, refuse_damaged
+from monai_ext.volumes.refusals import refuse, refuse_damaged, refuse_geometry
+from monai_ext.volumes.relaxing import RELAXABLE, Rules
 
 # MET_LONG is missing: it has 4 or 8 bytes, depending on the machine that wrote it.
 _BYTES = {
@@ -35,12 +36,26 @@ _ALIASES = {
 }
 
 
-def check_meta(path: Path, case: str) -> ItkHeader:
+_UNIT = 1e-3  # directions are decimal strings
+_MODALITIES = ("MET_MOD_CT", "MET_MOD_OTHER", "MET_MOD_UNKNOWN")
+# ITK names an axis by where it comes from: one that runs to the left, +x of LPS+, is "R".
+_FROM = {"R": (1, 0, 0), "L": (-1, 0, 0), "A": (0, 1, 0), "P": (0, -1, 0), "I": (0, 0, 1), "S": (0, 0, -1)}
+_OPPOSITE = str.maketrans("RLAPIS", "LRPASI")
+_MOSTLY = 0.85  # above the root of 2/3 an axis has but one name, whatever the other two are
+
+
+def check_meta(path: Path, case: str, rules: Rules, *, any_modality: bool) -> ItkHeader:
     """Check header and data length of a MetaImage, ``.mha`` or ``.mhd`` with its one data file beside it.
 
+    Args:
+        path: the file.
+        case: the id for messages.
+        rules: those of the scan.
+        any_modality: take other modalities than CT, as of labels.
+
     Raises:
-        ScanError: damaged, truncated, or of an encoding or type that is not read.
-        GeometryError: not 3D, or spacing, orientation or origin are absent or unusable.
+        ScanError: damaged, truncated, of another modality, or of an encoding or type that is not read.
+        GeometryError: not 3D, or spacing, orientation or origin are absent, unusable or contradictory.
     """
     with path.open("rb") as stream:
         header = [line for line in lines(stream, case) if line]
@@ -53,7 +68,11 @@ def check_meta(path: Path, case: str) -> ItkHeader:
         channels = found.get("ElementNumberOfChannels", "1")
         if channels != "1":
             refuse_not_scalar(case, f"{channels} channels")
-        affine = _affine(found, case)
+        modality = found.get("Modality", "MET_MOD_UNKNOWN")
+        if not any_modality and modality not in _MODALITIES:
+            what = f"its Modality is {modality[:40]!r}, not CT"
+            refuse(case, what, "give CT, or pass --assume-hu (assume_hu=True) if it is in HU", "scan.modality")
+        affine = _affine(found, case, rules)
         if not _true(found, "BinaryData", case) or found.get("HeaderSize", "0") != "0":
             refuse_damaged(case, "data as text or behind another header are not read here")
         kind = found.get("ElementType", "")
@@ -71,7 +90,7 @@ def check_meta(path: Path, case: str) -> ItkHeader:
     return ItkHeader(shape, affine)
 
 
-def _affine(found: dict[str, str], case: str) -> np.ndarray:
+def _affine(found: dict[str, str], case: str, rules: Rules) -> np.ndarray:
     for key in ("ElementSpacing", "TransformMatrix", "Offset"):
         if key not in found:
             refuse_without(case, key)
@@ -83,7 +102,33 @@ def _affine(found: dict[str, str], case: str) -> np.ndarray:
     axes = numbers_of(found["TransformMatrix"], "TransformMatrix", case, count=9).reshape(3, 3)
     affine = affine_of(axes.T * spacing_mm, numbers_of(found["Offset"], "Offset", case), (-1.0, -1.0, 1.0))
     check_affine(affine, case)
+    lengths = np.linalg.norm(axes, axis=1)
+    if np.abs(lengths - 1).max() > _UNIT:
+        what = (
+            f"rows of its TransformMatrix have the lengths {' x '.join(f'{length:.6g}' for length in lengths)}, not 1"
+        )
+        way_out = "write directions of length 1 there, and the voxel size as ElementSpacing"
+        refuse_geometry(case, what, way_out, "scan.directions")
+    _check_names(found.get("AnatomicalOrientation", ""), axes, case, rules)
     return affine
+
+
+def _check_names(names: str, axes: np.ndarray, case: str, rules: Rules) -> None:
+    """Refuse names of the axes that contradict their directions ``(3, 3)``, one axis a row, in LPS+.
+
+    Oblique axes may have one of several names, and some programs name where an axis leads to: neither contradicts.
+    """
+    if len(names) != 3 or not set(names) <= set(_FROM):
+        return  # "???", or another word that names no axes
+    clear = np.abs(axes).max(axis=1) > _MOSTLY
+    for told in (names, names.translate(_OPPOSITE)):
+        along = np.sum(axes * [_FROM[name] for name in told], axis=1)
+        if (along[clear] > _MOSTLY).all():
+            return
+    code = "scan.anatomical_orientation"
+    if not rules.relaxed(code):
+        what = f"its AnatomicalOrientation {names} contradicts its TransformMatrix"
+        refuse_geometry(case, what, f"set the header right; or, if {RELAXABLE[code]}, relax {code}", code)
 
 
 def _check_unscaled(found: dict[str, str], case: str) -> None:

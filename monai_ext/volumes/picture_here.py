@@ -27,6 +27,13 @@ def mask_here(path: Path, case: str, shape: Sequence[int] | None) -> np.ndarray:
         values = _mask_values(image, case)
     if shape is not None:
         check_mask_size((values.shape[1], values.shape[0]), (shape[1], shape[0]), case)
+    if values.dtype.kind == "f" and (broken := int(np.count_nonzero(~np.isfinite(values)))):
+        raise LabelError(
+            f"{case}: {broken} of {values.size} pixels of the mask are NaN or infinite, and so neither normal nor "
+            "abnormal; make it again as PNG with 0 and 255",
+            code="label.not_finite",
+            case=case,
+        )
     if (kinds := len(np.unique(values))) > MASK_KINDS:
         raise LabelError(
             f"{case}: the mask has {kinds} different values, so it is not binary or was stored with loss; "

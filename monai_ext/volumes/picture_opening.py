@@ -93,6 +93,8 @@ def _check_header(image: Image.Image, case: str, what: str, kind: type[InputErro
 
 
 def _check_one(image: Image.Image, case: str, what: str, kind: type[InputError]) -> None:
+    if image.format == "TIFF":  # Pillow turns it as it decodes, and forgets that it did
+        _refuse_turned(image.tag_v2.get(_ORIENTATION, 1), case, what, kind)  # type: ignore[attr-defined]
     if (frames := getattr(image, "n_frames", 1)) > 1:
         raise kind(
             f"{case}: the {what} holds {frames} frames; save the one to be used as PNG",
@@ -102,10 +104,13 @@ def _check_one(image: Image.Image, case: str, what: str, kind: type[InputError])
 
 
 def _check_upright(image: Image.Image, case: str, what: str, kind: type[InputError]) -> None:
-    turned = image.getexif().get(_ORIENTATION, 1)
+    _refuse_turned(image.getexif().get(_ORIENTATION, 1), case, what, kind)
+
+
+def _refuse_turned(turned: object, case: str, what: str, kind: type[InputError]) -> None:
     if turned != 1:
         raise kind(
-            f"{case}: the {what} is to be turned when shown (EXIF orientation {str(turned)[:20]}), which only some "
+            f"{case}: the {what} is to be turned when shown (orientation {str(turned)[:20]}), which only some "
             "programs heed, so that picture and mask may not match; save it upright",
             code=f"{what}.orientation",
             case=case,

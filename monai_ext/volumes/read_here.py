@@ -14,7 +14,7 @@ from monai_ext.volumes.dicom import open_series
 from monai_ext.volumes.dicom_places import is_series
 from monai_ext.volumes.read_itk import ITK_ENDINGS, read_itk, read_itk_header
 from monai_ext.volumes.read_nifti import NIFTI_ENDINGS, read_nifti, read_nifti_header
-from monai_ext.volumes.refusals import refuse, refusing_closed_files
+from monai_ext.volumes.refusals import refuse, refuse_missing, refusing_closed_files
 from monai_ext.volumes.relaxing import Rules
 from monai_ext.volumes.scan import Kind, Scan, ScanHeader
 
@@ -41,7 +41,10 @@ def scan_here(
     case = case or case_id(path)
     kind, rules = kind_of(path, case), Rules(relax)
     with refusing_closed_files(case):
-        voxels, affine = read_nifti(path, case, rules) if kind == "nifti" else read_itk(path, case)
+        if kind == "nifti":
+            voxels, affine = read_nifti(path, case, rules)
+        else:
+            voxels, affine = read_itk(path, case, rules, any_modality=assume_hu)
     voxels = check_hu(voxels, case, assume_hu=assume_hu, convert=convert)
     return Scan(voxels, affine, case, Path(path.name), kind, rules.used)
 
@@ -55,7 +58,10 @@ def header_here(path: Path, case: str | None, *, assume_hu: bool, relax: Sequenc
     case = case or case_id(path)
     kind, rules = kind_of(path, case), Rules(relax)
     with refusing_closed_files(case):
-        shape, affine = read_nifti_header(path, case, rules) if kind == "nifti" else read_itk_header(path, case)
+        if kind == "nifti":
+            shape, affine = read_nifti_header(path, case, rules)
+        else:
+            shape, affine = read_itk_header(path, case, rules, any_modality=assume_hu)
     return ScanHeader(shape, affine, case, kind, rules.used)
 
 
@@ -78,7 +84,10 @@ def labels_here(
             )
         kind = kind_of(path, told)
         with refusing_closed_files(told):
-            voxels, affine = read_nifti(path, told, rules) if kind == "nifti" else read_itk(path, told)
+            if kind == "nifti":
+                voxels, affine = read_nifti(path, told, rules)
+            else:
+                voxels, affine = read_itk(path, told, rules, any_modality=True)
     except InputError as error:
         error.case = case or told
         raise
@@ -102,12 +111,12 @@ def kind_of(path: Path, case: str) -> Kind:
     """Return the family of formats of a file, by its name.
 
     Raises:
-        ScanError: there is no such file, or it is none of those read here.
+        ScanError: there is no such file, it is a pipe or device, or it is none of those read here.
     """
     with refusing_closed_files(case):  # a name too long, or a parent folder that may not be entered
         there = path.is_file()
     if not there:
-        refuse(case, "there is no such file or folder", "check the path", "scan.missing")
+        refuse_missing(case, path)
     name = path.name.lower()
     if name.endswith(NIFTI_ENDINGS):
         return "nifti"

@@ -16,6 +16,7 @@ from monai_ext.volumes.checks import LPS_TO_RAS, largest_shift_mm
 from monai_ext.volumes.itk_meta import check_meta
 from monai_ext.volumes.itk_nrrd import check_nrrd
 from monai_ext.volumes.refusals import refuse_damaged, refuse_geometry
+from monai_ext.volumes.relaxing import Rules
 
 if TYPE_CHECKING:
     import SimpleITK
@@ -23,23 +24,31 @@ if TYPE_CHECKING:
 ITK_ENDINGS = (".nrrd", ".mha", ".mhd")
 
 
-def read_itk(path: Path, case: str) -> tuple[np.ndarray, np.ndarray]:
+def read_itk(path: Path, case: str, rules: Rules, *, any_modality: bool) -> tuple[np.ndarray, np.ndarray]:
     """Read a NRRD or MetaImage file.
+
+    Args:
+        path: the file.
+        case: the id for messages.
+        rules: those of the scan.
+        any_modality: take other modalities than CT, as of labels.
 
     Returns:
         The voxels ``(x, y, z)`` and the ``(4, 4)`` affine in mm, RAS+.
 
     Raises:
-        ScanError: damaged, truncated, or of a type that is no scalar volume.
-        GeometryError: shape, spacing or orientation are absent or impossible.
+        ScanError: damaged, truncated, of another modality, or of a type that is no scalar volume.
+        GeometryError: shape, spacing or orientation are absent, impossible or contradictory.
     """
     import SimpleITK
 
-    image, affine = _opened(path, case, whole=True)
+    image, affine = _opened(path, case, rules, any_modality=any_modality, whole=True)
     return SimpleITK.GetArrayFromImage(image).transpose(2, 1, 0), affine
 
 
-def read_itk_header(path: Path, case: str) -> tuple[tuple[int, int, int], np.ndarray]:
+def read_itk_header(
+    path: Path, case: str, rules: Rules, *, any_modality: bool
+) -> tuple[tuple[int, int, int], np.ndarray]:
     """Check the header of a NRRD or MetaImage file and the length of its data as `read_itk` does.
 
     Returns:
@@ -48,16 +57,16 @@ def read_itk_header(path: Path, case: str) -> tuple[tuple[int, int, int], np.nda
     Raises:
         ScanError, GeometryError: as of `read_itk`.
     """
-    image, affine = _opened(path, case, whole=False)
+    image, affine = _opened(path, case, rules, any_modality=any_modality, whole=False)
     return image.GetSize(), affine
 
 
-def _opened(path: Path, case: str, *, whole: bool) -> tuple[Any, np.ndarray]:
+def _opened(path: Path, case: str, rules: Rules, *, any_modality: bool, whole: bool) -> tuple[Any, np.ndarray]:
     """Return SimpleITK's image, or its reader of the header alone, which tells size and spacing too."""
     import SimpleITK
 
     nrrd = path.name.lower().endswith(".nrrd")
-    header = (check_nrrd if nrrd else check_meta)(path, case)
+    header = check_nrrd(path, case) if nrrd else check_meta(path, case, rules, any_modality=any_modality)
     reader = SimpleITK.ImageFileReader()
     reader.SetImageIO("NrrdImageIO" if nrrd else "MetaImageIO")  # named, so that no other one is tried
     reader.SetFileName(str(path))

@@ -1,7 +1,9 @@
 """How the readers refuse a scan: the case, what is wrong with it, and the way out, in one sentence."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn
 
 from monai_ext.base import GeometryError, ScanError
@@ -15,6 +17,13 @@ def refuse(case: str, what: str, way_out: str, code: str) -> NoReturn:
 def refuse_geometry(case: str, what: str, way_out: str, code: str) -> NoReturn:
     """Raise a ``GeometryError``, without its cause for the same reason."""
     raise GeometryError(f"{case}: {what}; {way_out}", code=code, case=case) from None
+
+
+def refuse_missing(case: str, path: Path, sought: str = "file or folder") -> NoReturn:
+    """Raise a ``ScanError`` for what is not there, or is a pipe or a device, whose reading would not end."""
+    if os.path.exists(path):
+        refuse(case, "it is no regular file, but a pipe, a device or a socket", "save it as a file", "scan.not_a_file")
+    refuse(case, f"there is no such {sought}", "check the path", "scan.missing")
 
 
 @contextmanager

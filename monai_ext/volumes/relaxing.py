@@ -7,6 +7,9 @@ from monai_ext.base import SettingError
 RELAXABLE = {
     "scan.no_orientation": "of a NIfTI file without qform and sform, voxel axes run to the right, to the front and up",
     "scan.spacing_contradiction": "of a NIfTI file whose pixdim contradicts its sform, the sform counts",
+    "scan.anatomical_orientation": (
+        "of a MetaImage whose AnatomicalOrientation contradicts its TransformMatrix, the matrix counts"
+    ),
 }
 
 

@@ -86,7 +86,7 @@ def test_byte_order_mark_of_an_editor_is_read(tmp_path):
         ("{", r"not valid JSON \(.*\); repair it"),
         ('{"training": ["a.nii"], "training": ["b.nii"]}', r"'training' stands twice in one object, .*; join them"),
         ('{"training": ["a.nii"], "x": ' + "9" * 5000 + "}", "a number in it has too many digits to be read; correct"),
-        ("[" * 100_000, r"not valid JSON \(.*\); repair it"),
+        ("[" * 100_000, r"its JSON is nested too deeply; export it again$"),
         ([GOOD], "a datalist is an object .* not a list"),
         ({"labels": {"background": 0}, "numTraining": 3}, "lists no scans; give it lists such as"),
     ],

@@ -379,7 +379,7 @@ def test_detached_data_are_part_of_the_source(tmp_path, store):
 def test_pipes_do_not_wait_for_ever(scans, store):
     os.mkfifo(scans / "pipe.nii.gz")
     (failed,) = run(scans, store).failed
-    assert failed.reason == "pipe: there is no such file or folder; check the path"
+    assert failed.reason == "pipe: it is no regular file, but a pipe, a device or a socket; save it as a file"
 
 
 def test_entries_that_point_outside_fail_alone(scans, store, tmp_path):

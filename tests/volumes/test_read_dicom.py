@@ -291,7 +291,7 @@ BAD: dict[str, tuple[Callable[[list[Dataset]], object], str, str]] = {
     "phases": (lambda s: s.extend(map(slice_of, range(5))), "dicom.duplicates", "5 slices lie"),
     "spacing varies": (moved(4, 0, 0, 0.6), "dicom.spacing_varies", "from 2.5 to 3.1 mm apart"),
     "one out of step": (moved(2, 0, 0, 0.06), "dicom.spacing_varies", "mm apart"),
-    "one aside": (moved(2, 0.5, 0, 0), "dicom.spacing_varies", "not on one line"),
+    "one aside": (moved(2, 0.5, 0, 0), "dicom.spacing_varies", "do not lie on one line"),
     "one slice": (lambda s: s.__delitem__(slice(1, 5)), "scan.dimensions", "7x11x1 voxels are a 2D image"),
     "orientation": (one(3, ImageOrientationPatient=[1, 0, 0, 0, 0.8, 0.6]), "dicom.orientations", "not parallel"),
     "flipped": (one(3, ImageOrientationPatient=[-1, 0, 0, 0, 1, 0]), "dicom.orientations", "not parallel"),

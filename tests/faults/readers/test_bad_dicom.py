@@ -76,6 +76,17 @@ BAD: dict[str, Change] = {
     "two slices missing": lambda slices: (slices.pop(2), slices.pop(2)),
     "a slice twice": lambda slices: slices.append(slices[1]),
     "the same instance elsewhere": one(SOPInstanceUID="2.25.9.1", ImagePositionPatient=[-10, 20.5, 30]),
+    "one instance at two places": one(SOPInstanceUID="2.25.9.1"),
+    "one of another patient": one(PatientID="SENTINEL-4712"),
+    "one of no patient": one(PatientID=""),
+    "one of another name alone": lambda slices: (
+        of(slices, PatientID=None),
+        of(slices[2:3], PatientName="SENTINEL^JOHN"),
+    ),
+    "one of another study": one(StudyInstanceUID="2.25.77"),
+    "one of another frame of reference": lambda slices: [
+        of([data], FrameOfReferenceUID=f"2.25.{6 + (i == 2)}") for i, data in enumerate(slices)
+    ],
     "one slice": lambda slices: slices.__delitem__(slice(1, 5)),
     "one slice higher": moved(0, 0, 0.7),
     "one slice aside": moved(1, 0, 0),

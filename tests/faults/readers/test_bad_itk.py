@@ -132,6 +132,10 @@ BAD_META: dict[str, Content] = {
     "matrix of NaN": meta("1 0 0 0 1 0 0 0 1", "1 0 0 0 1 0 0 0 nan"),
     "matrix singular": meta("1 0 0 0 1 0 0 0 1", "1 0 0 0 1 0 0 1 0"),
     "matrix sheared": meta("1 0 0 0 1 0 0 0 1", "1 0 0 0 1 0 0 0.2 1"),
+    "matrix of 2": meta("1 0 0 0 1 0 0 0 1", "2 0 0 0 2 0 0 0 2"),
+    "axes of other names": meta("ElementType", "AnatomicalOrientation = ASL\nElementType"),
+    "axes named as if mirrored": meta("ElementType", "AnatomicalOrientation = LAI\nElementType"),
+    "MR": meta("ElementType", "Modality = MET_MOD_MR\nElementType"),
     "matrix of 0": meta("1 0 0 0 1 0 0 0 1", "0 0 0 0 0 0 0 0 0"),
     "offset of words": meta("-5 6 7", "north 6 7"),
     "offset of two": meta("-5 6 7", "-5 6"),
@@ -187,6 +191,8 @@ def test_both_are_read_when_nothing_is_wrong(tmp_path, nifti, limited):
         ("nrrd", packed_nrrd(gzip.compress)),
         ("mha", meta()),
         ("mha", packed_meta(zlib.compress)),
+        ("mha", meta("ElementType", "AnatomicalOrientation = RAI\nModality = MET_MOD_CT\nElementType")),
+        ("mha", meta("ElementType", "AnatomicalOrientation = LPS\nModality = MET_MOD_OTHER\nElementType")),
     ):
         (tmp_path / f"good.{ending}").write_bytes(content(good_data(nifti)))
         found = limited("read_scan", tmp_path / f"good.{ending}")

@@ -71,6 +71,7 @@ PICTURES: dict[str, bytes] = {
     "32 bits": saved(GREY.astype(np.float32), "TIFF"),
     "turned JPEG": turned("JPEG", 6),
     "turned PNG": turned("PNG", 3),
+    "turned TIFF": saved(GREY, "TIFF", tiffinfo={0x0112: 6}),
 }
 MASKS: dict[str, bytes] = {
     "nothing": b"",
@@ -83,6 +84,8 @@ MASKS: dict[str, bytes] = {
     "drawn in transparent grey": saved(np.dstack([MASK * 0, MASK])),
     "printer's colours": saved(MASK, "TIFF", mode="CMYK"),
     "turned when shown": saved(MASK, exif=(lambda exif: exif.__setitem__(0x0112, 3) or exif)(Image.Exif())),
+    "turned TIFF": saved(MASK, "TIFF", tiffinfo={0x0112: 3}),
+    "NaN": saved(np.where(MASK, np.float32("nan"), np.float32(0)), "TIFF"),
     "stored with loss": saved(np.dstack([MASK] * 3), "WEBP", quality=5),
     "fractions": saved(np.linspace(0, 1, MASK.size, dtype=np.float32).reshape(MASK.shape), "TIFF"),
 }
