@@ -1,5 +1,6 @@
 """From a scan on a network's grid to labels on the scan's own grid, without all classes of all voxels at once."""
 
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Mapping
@@ -36,11 +37,13 @@ class Segmented:
         labels: ``(x, y, z)`` class of each voxel on the scan's own grid.
         affine: ``(4, 4)`` of that grid, as it was read.
         entropy: mean over the network's voxels in nats, 0 where it is certain; ``None`` unless asked for.
+        body_found: false where the inferer's ``body_above`` left no window, so that everything is background.
     """
 
     labels: np.ndarray
     affine: np.ndarray
     entropy: float | None
+    body_found: bool = True
 
 
 def segment(
@@ -73,18 +76,24 @@ def segment(
     grid = OwnGrid.of(image)
     volume = image.as_tensor()
     sheet = _Sheet(grid, inferer, volume, labels_in or _in_memory, probabilities_in)
-    doubt = 0.0
+    doubt, body_found = 0.0, False
     try:
         for brick in inferer.bricks(volume, network):
             sheet.take(brick)
+            body_found |= brick.logits is not None
             if entropy and brick.logits is not None:
                 doubt += _entropy(brick.logits)
     except InputError as error:
         error.args = (f"{case}: {error}",)
         error.case = case
         raise
+    if not body_found:
+        logging.getLogger("monai_ext").warning(
+            f"{case}: no body found, nothing is above body_above={inferer.body_above:g}, and all of it is background; "
+            "choose a lower value, or leave it out"
+        )
     affine = np.asarray(image.meta["original_affine"], dtype=np.float64)
-    return Segmented(sheet.labels(), affine, doubt / volume[0].numel() if entropy else None)
+    return Segmented(sheet.labels(), affine, doubt / volume[0].numel() if entropy else None, body_found)
 
 
 def segment_to_file(
@@ -137,6 +146,7 @@ def segment_to_file(
                 labels_in=lambda shape, dtype: MappedVolume(scratch, shape, dtype),
                 probabilities_in=room,
             )
+            about |= {} if found.body_found else {"body_found": False}
             return write_labels(path, found.labels, found.affine, names, case=case, about=about)
     except OSError as error:
         raise WriteError(
@@ -157,19 +167,12 @@ class _Sheet:
         self.tiles = Tiles(grid, torch.device(inferer.device) if inferer.device is not None else volume.device)
         self.labels_in, self.probabilities_in = labels_in, probabilities_in
         self._rooms: list[MappedVolume | np.ndarray] = []
-        self._waiting: list[Brick] = []  # those before the first that tells how many classes there are
         self._count = 0
 
     def take(self, brick: Brick) -> None:
-        if not self._rooms and brick.logits is None:
-            self._waiting.append(brick)
-            return
         if not self._rooms:
-            assert brick.logits is not None
-            self._open(len(brick.logits))
-        for each in (*self._waiting, brick):
-            self._put(each)
-        self._waiting.clear()
+            self._open(brick.classes)
+        self._put(brick)
 
     def labels(self) -> np.ndarray:
         room = self._rooms[0]

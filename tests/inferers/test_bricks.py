@@ -282,8 +282,30 @@ def test_windows_off_the_body_are_not_run_and_give_background() -> None:
     assert (skipped[:, 1:, :10] == 0).all()
 
 
-def test_a_scan_without_a_body_runs_one_window() -> None:
-    network = Uneven()
-    found = BrickInferer(WINDOW, 1, 0.5, body_above=0.1)(torch.zeros((1, 1, 29, 17, 19)), network)
-    assert network.runs == 1
-    assert (found.argmax(dim=1)[:, 8:] == 0).all()
+def test_a_scan_without_a_body_is_background_whatever_the_one_window_gives() -> None:
+    runs: list[int] = []
+
+    def network(window: Tensor) -> Tensor:
+        runs.append(len(window))
+        return torch.cat([window * float("nan"), window + 9, window], dim=1)
+
+    found = BrickInferer(WINDOW, 4, 0.5, body_above=0.1)(torch.zeros((1, 1, 29, 17, 19)), network)
+    assert runs == [1]
+    assert (found[:, 0] == 1).all()
+    assert found.shape == (1, 3, 29, 17, 19)
+    assert not found[:, 1:].any()
+
+
+def test_every_piece_of_the_body_is_run() -> None:
+    image = torch.zeros((1, 1, 60, 29, 16), requires_grad=True)
+    with torch.no_grad():
+        image[..., 5:23, 5:25, :] = 0.6
+        image[..., 40:55, 9:20, :] = 0.6
+    places = [
+        b.place for b in BrickInferer(WINDOW, 4, body_above=0.1).bricks(image[0], Uneven()) if b.logits is not None
+    ]
+    run = np.zeros(image.shape[2:], bool)
+    for place in places:
+        run[place] = True
+    assert run[(image[0, 0] > 0).numpy()].all()
+    assert not run.all()

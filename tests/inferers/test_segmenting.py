@@ -198,6 +198,20 @@ def test_a_single_class_is_refused(scan: Scan) -> None:
     assert caught.value.code == "inference.output"
 
 
+def test_without_a_body_everything_is_background_and_it_is_told(
+    scan: Scan, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    image = load_ct()({"image": scan()})["image"]
+    inferer = BrickInferer(WINDOW, body_above=2.0)
+    with caplog.at_level("WARNING", "monai_ext"):
+        sidecar = segment_to_file(
+            tmp_path / "seg.nii", image, lambda window: window.repeat(1, 5, 1, 1, 1), inferer, NAMES
+        )
+    assert not np.asarray(nib.load(tmp_path / "seg.nii").dataobj).any()
+    assert json.loads(sidecar.read_text(encoding="utf-8"))["body_found"] is False
+    assert [record.message.split(",")[0] for record in caplog.records] == ["scan_LPS: no body found"]
+
+
 KILLED = """
 import os, signal, sys
 import torch
