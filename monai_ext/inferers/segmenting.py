@@ -14,7 +14,7 @@ import torch
 from monai.data import MetaTensor
 from torch import Tensor
 
-from monai_ext.base import InputError, WriteError, replacing
+from monai_ext.base import InputError, SettingError, WriteError, case_id, replacing
 from monai_ext.inferers.brick_sums import Brick
 from monai_ext.inferers.bricks import BrickInferer
 from monai_ext.inferers.mapped_volume import MappedVolume
@@ -70,8 +70,10 @@ def segment(
 
     Raises:
         GeometryError: the image lies on a grid that ``load_ct`` does not make.
-        InputError: the network's logits are not finite, of another size or of a single class.
+        InputError: the network's logits are not finite, of another size or of a single class; or the image is none.
+        SettingError: the inferer is no `BrickInferer`.
     """
+    _check_given(image, inferer)
     case = str(image.meta.get("case") or "scan")
     grid = OwnGrid.of(image)
     volume = image.as_tensor()
@@ -123,13 +125,17 @@ def segment_to_file(
     Raises:
         InputError, GeometryError: see `segment`.
         LabelError: a class that was found has no name.
-        WriteError: the name is no NIfTI's or the place is another scan's, told before the network runs; or the files
-            could not be written whole: none is left behind half-written.
+        WriteError: the name is no NIfTI's, the place is another scan's, or that of the probabilities is a folder, the
+            labels' or the scan's, told before the network runs; or the files could not be written whole: none is left
+            behind half-written.
     """
+    _check_given(image, inferer)
     path = Path(path)
     case = str(image.meta.get("case") or "scan")
     check_ending(path, case)
     check_free(path, case, image.meta.get(SCAN))
+    if probabilities is not None:
+        _check_apart(Path(probabilities), path, case, image)
     about = {SCAN: image.meta[SCAN]} if SCAN in image.meta else {}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -155,6 +161,40 @@ def segment_to_file(
             code="write.failed",
             case=case,
         ) from error
+
+
+def _check_given(image: object, inferer: object) -> None:
+    if not isinstance(image, MetaTensor) or image.ndim != 4 or len(image) != 1:
+        given = f"a tensor of shape {tuple(image.shape)}" if isinstance(image, MetaTensor) else type(image).__name__
+        raise InputError(
+            f"image: {given} is no (1, x, y, z) image with its place; give what load_ct returns", code="inference.input"
+        )
+    if not isinstance(inferer, BrickInferer):
+        raise SettingError(
+            f"inferer: {type(inferer).__name__} gives no bricks; use monai_ext.inferers.BrickInferer",
+            code="setting.inferer",
+        )
+
+
+def _check_apart(file: Path, labels: Path, case: str, image: MetaTensor) -> None:
+    """Refuse a file of probabilities that would take the place of the labels, their sidecar, or the scan."""
+    real, scan = Path(os.path.realpath(file)), Path(str(image.meta.get("filename_or_obj") or "")).name
+    why = "is a folder" if file.is_dir() else None
+    for other, what in (
+        (labels, "the labels' own file"),
+        (labels.with_name(f"{case_id(labels)}.json"), "their sidecar"),
+    ):
+        if os.path.realpath(other) == str(real) or (file.exists() and other.exists() and file.samefile(other)):
+            why = f"is {what}"
+    # Of the scan's place its name alone is known.
+    if why is None and file.exists() and scan in (file.name, real.name):
+        why = "has the name of the scan's own file"
+    if why:
+        raise WriteError(
+            f"{case}: probabilities: {file.name} {why}; name a .npy file of its own",
+            code="write.probabilities",
+            case=case,
+        )
 
 
 class _Sheet:
