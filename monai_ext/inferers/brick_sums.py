@@ -22,6 +22,7 @@ class Brick:
         index: which brick along x, y, z.
         place: its voxels.
         count: how many bricks there are along x, y, z.
+        classes: how many the network makes.
         logits: ``(classes, x, y, z)``; ``None`` where no window was run. Where sums lie in a file, it holds
             until the next brick is asked for.
     """
@@ -29,6 +30,7 @@ class Brick:
     index: Index
     place: Place
     count: Index
+    classes: int
     logits: Tensor | None
 
 
@@ -41,12 +43,20 @@ class BrickSums:
         importance: ``(x, y, z)`` weights of a window's voxels.
         dtype: the type of the sums.
         memory: where they are kept.
+        classes: how many the network makes.
     """
 
     def __init__(
-        self, windows: Windows, run: Sequence[Window], importance: Tensor, dtype: torch.dtype, memory: SumMemory
+        self,
+        windows: Windows,
+        run: Sequence[Window],
+        importance: Tensor,
+        dtype: torch.dtype,
+        memory: SumMemory,
+        classes: int,
     ) -> None:
         self.windows, self.dtype, self.importance, self.memory = windows, dtype, importance, memory
+        self.classes = classes
         self._covering: dict[Index, list[Window]] = defaultdict(list)
         for window in run:
             for index in windows.bricks_of(window):
@@ -92,7 +102,7 @@ class BrickSums:
             logits = self._sums.pop(index, None)
             if logits is not None:
                 _refuse_not_finite(logits)
-            yield Brick(index, self.windows.place(index), self._count, logits)
+            yield Brick(index, self.windows.place(index), self._count, self.classes, logits)
             self.memory.give_back(index)
             for gone in (self._covering, self._missing, self._shares, self._before):
                 gone.pop(index, None)
@@ -124,8 +134,9 @@ def _refuse_not_finite(logits: Tensor) -> None:
         return
     bad = int(logits.numel() - torch.isfinite(logits).sum())
     if bad:
+        more = ", or take sums=float32" if logits.dtype == torch.float16 else ""  # beyond 65504 they are infinite
         raise InputError(
             f"{bad} of {logits.numel()} logits in a part of the scan are NaN or infinite, nothing was written; "
-            "check the weights, and try without mixed precision",
+            f"check the weights, and try without mixed precision{more}",
             code="inference.not_finite",
         )

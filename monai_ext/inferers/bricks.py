@@ -21,6 +21,8 @@ from monai_ext.inferers.windows import LARGEST, AxisWindows, Window, Windows
 from monai_ext.volumes import body_mask
 from monai_ext.volumes.body import CELL_MM
 
+_PIECE = 0.01  # of the largest piece of the body: legs and arms are more, what lies on a table mostly less
+
 _SUMS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -37,8 +39,9 @@ class BrickInferer(MirroredSlidingWindow):
         sums: type of the sums, ``"float32"``, or at half the memory ``"float16"`` or ``"bfloat16"``, which change
             labels where classes are close (see docs/benchmarks.md).
         body_above: lay windows on the box around the body alone, run none of them that lies outside the body, and take
-            background there; the body is what exceeds this value of the image, see ``monai_ext.volumes.body_mask``.
-            Windows on the whole volume by default.
+            background there; the body is what exceeds this value of the image, see ``monai_ext.volumes.body_mask``, in
+            pieces of at least 1 % of the largest one. Without a body one window is run, for the number of classes
+            alone, and everything is background. Windows on the whole volume by default.
         spacing_mm: voxel edges of the images, with which the body is found.
         scratch_dir: a folder on a disk of this machine, for the sums that wait; they are in memory by default. The
             system writes them out when it needs the memory.
@@ -48,8 +51,8 @@ class BrickInferer(MirroredSlidingWindow):
     Raises:
         SettingError: a setting is out of range, or one of MONAI's that is not supported.
         WriteError: when it runs, a scratch folder without room.
-        InputError: when it runs, inputs of other axes, a network that gives no logits of its window's size or another
-            count of classes with each window, or logits that are not finite.
+        InputError: when it runs, inputs of other axes, a network that gives no logits of its window's size, no classes
+            or another count of them with each window, or logits that are not finite.
     """
 
     def __init__(
@@ -82,7 +85,7 @@ class BrickInferer(MirroredSlidingWindow):
             raise SettingError(
                 f"spacing_mm: {spacing_mm!r} is not a voxel size; give three edges in mm", code="setting.spacing"
             )
-        if scratch_dir is not None and not isinstance(scratch_dir, str | os.PathLike):
+        if scratch_dir is not None and not (isinstance(scratch_dir, str | os.PathLike) and os.fspath(scratch_dir)):
             raise SettingError(
                 f"scratch_dir: {scratch_dir!r} is no folder; give its path, or null to keep sums in memory",
                 code="setting.scratch",
@@ -103,20 +106,16 @@ class BrickInferer(MirroredSlidingWindow):
             )
         out: Tensor | None = None
         for number, volume in enumerate(inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs):
-            unrun: list[Brick] = []
             for brick in self.bricks(volume, network, *args, **kwargs):
-                if brick.logits is None:
-                    unrun.append(brick)
-                    continue
                 if out is None:
-                    shape = (len(inputs), len(brick.logits), *inputs.shape[2:])
-                    out = torch.empty(shape, dtype=inputs.dtype, device=brick.logits.device)
-                out[number, :, *brick.place] = brick.logits
-            assert out is not None  # at least one window is run
-            for brick in unrun:
-                out[number, :, *brick.place] = 0
-                out[number, 0, *brick.place] = 1
-        assert out is not None
+                    shape = (len(inputs), brick.classes, *inputs.shape[2:])
+                    out = torch.empty(shape, dtype=inputs.dtype, device=self.device or volume.device)
+                if brick.logits is None:
+                    out[number, :, *brick.place] = 0
+                    out[number, 0, *brick.place] = 1
+                else:
+                    out[number, :, *brick.place] = brick.logits
+        assert out is not None  # a volume has a brick
         return MetaTensor(out).copy_meta_from(inputs) if isinstance(inputs, MetaTensor) else out
 
     def bricks(self, volume: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Iterator[Brick]:
@@ -130,9 +129,15 @@ class BrickInferer(MirroredSlidingWindow):
                 f"scratch_dir: sums on {device} do not lie in a file; leave it out, or keep the sums on device='cpu'",
                 code="setting.scratch",
             )
+        volume = volume.detach()
         windows, run = self._windows(volume)
         roi = tuple(axis.window for axis in windows.axes)
         importance = compute_importance_map(roi, mode=self.mode, sigma_scale=self.sigma_scale, device=device)
+        if not run:  # no body; a window yet, for it tells how many classes there are
+            crop = self._crop(volume, next(iter(windows)), roi)[None]
+            classes = self._predicted(network, crop.to(self.sw_device or volume.device), args, kwargs).shape[1]
+            yield from BrickSums(windows, run, importance, self.kind, OwnMemory(device), classes).finished()
+            return
         starts, sums = range(0, len(run), self.sw_batch_size), None
         for start in tqdm(starts) if self.progress else starts:
             batch = run[start : start + self.sw_batch_size]
@@ -140,7 +145,8 @@ class BrickInferer(MirroredSlidingWindow):
             found = self._predicted(network, crops.to(self.sw_device or volume.device), args, kwargs)
             if sums is None:
                 classes = found.shape[1]
-                sums = BrickSums(windows, run, importance, self.kind, self._memory(windows, classes, device))
+                memory = self._memory(windows, classes, device)
+                sums = BrickSums(windows, run, importance, self.kind, memory, classes)
             if found.shape[1] != classes:
                 raise InputError(
                     f"the network makes {found.shape[1]} classes of a window and {classes} of another; use a network "
@@ -160,7 +166,7 @@ class BrickInferer(MirroredSlidingWindow):
         """Return the windows on a volume, and those of them that are run."""
         body = None
         if self.body_above is not None:
-            body = body_mask(volume[0].float().cpu().numpy(), self.spacing_mm, self.body_above)
+            body = body_mask(volume[0].float().cpu().numpy(), self.spacing_mm, self.body_above, _PIECE)
         boxes = [None] * 3 if body is None else self._around(body)
         windows = Windows(
             [
@@ -193,16 +199,15 @@ class BrickInferer(MirroredSlidingWindow):
 
     def _on_the_body(self, windows: Windows, body: np.ndarray) -> list[Window]:
         margin = self._margin()
-        every = list(windows)
         chosen = []
-        for window in every:
+        for window in windows:
             place = (
                 slice(max(start - more, 0), max(start + axis.window + more, 0))
                 for start, axis, more in zip(window.start, windows.axes, margin, strict=True)
             )
             if body[tuple(place)].any():
                 chosen.append(window)
-        return chosen or every[:1]  # one at least, for it tells how many classes there are
+        return chosen
 
     def _crop(self, volume: Tensor, window: Window, roi: Sequence[int]) -> Tensor:
         pads: list[int] = []
@@ -228,6 +233,8 @@ class BrickInferer(MirroredSlidingWindow):
                 "size, use MirroredSlidingWindow for others",
                 code="inference.output",
             )
+        if not found.shape[1]:
+            raise InputError("the network makes no classes; give one that makes logits", code="inference.output")
         # Under autocast in half precision; sums of such would lose what the network still tells apart.
         found = found.detach()
         return found.to(self.device or crops.device, torch.promote_types(found.dtype, torch.float32))

@@ -1,5 +1,6 @@
 """Sliding windows, optionally averaged over mirrored views of the scan."""
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import chain, combinations
 from typing import Any
@@ -8,6 +9,8 @@ import torch
 from monai.inferers import SlidingWindowInferer
 
 from monai_ext.base import SettingError, as_numbers, is_number
+
+_MOST = 2**31  # voxels of a window
 
 
 class MirroredSlidingWindow(SlidingWindowInferer):
@@ -43,17 +46,24 @@ class MirroredSlidingWindow(SlidingWindowInferer):
             raise SettingError(
                 f"overlap: {overlap!r}; give a share from 0 to below 1, for example 0.5", code="setting.overlap"
             )
-        if not isinstance(sw_batch_size, int) or sw_batch_size < 1:
+        if isinstance(sw_batch_size, bool) or not isinstance(sw_batch_size, int) or sw_batch_size < 1:
             raise SettingError(
                 f"sw_batch_size: {sw_batch_size!r}; give a whole number of at least 1", code="setting.count"
             )
-        if as_numbers(roi_size, 3) is None:
+        edges = as_numbers(roi_size, 3)
+        if edges is None or not all(edge.is_integer() for edge in edges):
             raise SettingError(
                 f"image_size: {roi_size!r} is not a window in voxels; give three whole numbers, for example "
                 "[96, 96, 96]",
                 code="setting.size",
             )
-        super().__init__(tuple(roi_size), sw_batch_size, overlap, mode=window.pop("mode", "gaussian"), **window)
+        if math.prod(max(edge, 1) for edge in edges) > _MOST:
+            raise SettingError(
+                f"image_size: {roi_size!r} is more than 2**31 voxels; give a window that fits a network's memory, for "
+                "example [96, 96, 96]",
+                code="setting.size",
+            )
+        super().__init__(tuple(map(int, edges)), sw_batch_size, overlap, mode=window.pop("mode", "gaussian"), **window)
         self.mirror_axes = tuple(mirror_axes)
 
     def __call__(

@@ -38,6 +38,9 @@ class OwnGrid:
     def of(cls, image: MetaTensor) -> "OwnGrid":
         """Return the own grid of a ``(1, x, y, z)`` image that ``load_ct`` has made.
 
+        Voxels that are mirrored, or whose axes of one size are exchanged, by what does not change ``meta`` (``flip``
+        and ``permute`` of torch) leave no trace, and are taken for what ``load_ct`` made.
+
         Raises:
             GeometryError: the image does not say where it came from, or lies on a grid of other axes.
         """
@@ -61,8 +64,12 @@ class OwnGrid:
         last = offset + zoom * (np.array(sizes) - 1)
         beyond = np.maximum(-offset, last - image.shape[1:])
         off = largest_shift_mm(sizes, here @ straight, turned) / min(spacing_of(here))
-        # MONAI rounds sizes to whole voxels, and may lay the middles of both grids on each other.
-        if off > _OFF or (beyond > 1 + zoom).any() or min(zoom) <= 0:
+        # MONAI rounds sizes to whole voxels, and may lay the middles of both grids on each other; it measures between
+        # all corners, which axes not quite at right angles lay further apart.
+        steps = np.array(sizes) - 1
+        least, most = np.abs(zoom) * steps - 0.5 - _OFF, np.abs(step[:3, :3]) @ steps + 0.5 + _OFF
+        own_size = ((np.array(image.shape[1:]) - 1 >= least) & (np.array(image.shape[1:]) - 1 <= most)).all()
+        if off > _OFF or not own_size or (beyond > 1 + zoom).any() or min(zoom) <= 0:
             raise GeometryError(
                 f"{case}: it does not lie along the axes on which it was read; turn and resample it with load_ct alone",
                 code="grid.axes",

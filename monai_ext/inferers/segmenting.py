@@ -1,5 +1,6 @@
 """From a scan on a network's grid to labels on the scan's own grid, without all classes of all voxels at once."""
 
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ import torch
 from monai.data import MetaTensor
 from torch import Tensor
 
-from monai_ext.base import InputError, WriteError, replacing
+from monai_ext.base import InputError, SettingError, WriteError, case_id, replacing
 from monai_ext.inferers.brick_sums import Brick
 from monai_ext.inferers.bricks import BrickInferer
 from monai_ext.inferers.mapped_volume import MappedVolume
@@ -36,11 +37,13 @@ class Segmented:
         labels: ``(x, y, z)`` class of each voxel on the scan's own grid.
         affine: ``(4, 4)`` of that grid, as it was read.
         entropy: mean over the network's voxels in nats, 0 where it is certain; ``None`` unless asked for.
+        body_found: false where the inferer's ``body_above`` left no window, so that everything is background.
     """
 
     labels: np.ndarray
     affine: np.ndarray
     entropy: float | None
+    body_found: bool = True
 
 
 def segment(
@@ -67,24 +70,32 @@ def segment(
 
     Raises:
         GeometryError: the image lies on a grid that ``load_ct`` does not make.
-        InputError: the network's logits are not finite, of another size or of a single class.
+        InputError: the network's logits are not finite, of another size or of a single class; or the image is none.
+        SettingError: the inferer is no `BrickInferer`.
     """
+    _check_given(image, inferer)
     case = str(image.meta.get("case") or "scan")
     grid = OwnGrid.of(image)
     volume = image.as_tensor()
     sheet = _Sheet(grid, inferer, volume, labels_in or _in_memory, probabilities_in)
-    doubt = 0.0
+    doubt, body_found = 0.0, False
     try:
         for brick in inferer.bricks(volume, network):
             sheet.take(brick)
+            body_found |= brick.logits is not None
             if entropy and brick.logits is not None:
                 doubt += _entropy(brick.logits)
     except InputError as error:
         error.args = (f"{case}: {error}",)
         error.case = case
         raise
+    if not body_found:
+        logging.getLogger("monai_ext").warning(
+            f"{case}: no body found, nothing is above body_above={inferer.body_above:g}, and all of it is background; "
+            "choose a lower value, or leave it out"
+        )
     affine = np.asarray(image.meta["original_affine"], dtype=np.float64)
-    return Segmented(sheet.labels(), affine, doubt / volume[0].numel() if entropy else None)
+    return Segmented(sheet.labels(), affine, doubt / volume[0].numel() if entropy else None, body_found)
 
 
 def segment_to_file(
@@ -114,13 +125,17 @@ def segment_to_file(
     Raises:
         InputError, GeometryError: see `segment`.
         LabelError: a class that was found has no name.
-        WriteError: the name is no NIfTI's or the place is another scan's, told before the network runs; or the files
-            could not be written whole: none is left behind half-written.
+        WriteError: the name is no NIfTI's, the place is another scan's, or that of the probabilities is a folder, the
+            labels' or the scan's, told before the network runs; or the files could not be written whole: none is left
+            behind half-written.
     """
+    _check_given(image, inferer)
     path = Path(path)
     case = str(image.meta.get("case") or "scan")
     check_ending(path, case)
     check_free(path, case, image.meta.get(SCAN))
+    if probabilities is not None:
+        _check_apart(Path(probabilities), path, case, image)
     about = {SCAN: image.meta[SCAN]} if SCAN in image.meta else {}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -137,6 +152,7 @@ def segment_to_file(
                 labels_in=lambda shape, dtype: MappedVolume(scratch, shape, dtype),
                 probabilities_in=room,
             )
+            about |= {} if found.body_found else {"body_found": False}
             return write_labels(path, found.labels, found.affine, names, case=case, about=about)
     except OSError as error:
         raise WriteError(
@@ -145,6 +161,40 @@ def segment_to_file(
             code="write.failed",
             case=case,
         ) from error
+
+
+def _check_given(image: object, inferer: object) -> None:
+    if not isinstance(image, MetaTensor) or image.ndim != 4 or len(image) != 1:
+        given = f"a tensor of shape {tuple(image.shape)}" if isinstance(image, MetaTensor) else type(image).__name__
+        raise InputError(
+            f"image: {given} is no (1, x, y, z) image with its place; give what load_ct returns", code="inference.input"
+        )
+    if not isinstance(inferer, BrickInferer):
+        raise SettingError(
+            f"inferer: {type(inferer).__name__} gives no bricks; use monai_ext.inferers.BrickInferer",
+            code="setting.inferer",
+        )
+
+
+def _check_apart(file: Path, labels: Path, case: str, image: MetaTensor) -> None:
+    """Refuse a file of probabilities that would take the place of the labels, their sidecar, or the scan."""
+    real, scan = Path(os.path.realpath(file)), Path(str(image.meta.get("filename_or_obj") or "")).name
+    why = "is a folder" if file.is_dir() else None
+    for other, what in (
+        (labels, "the labels' own file"),
+        (labels.with_name(f"{case_id(labels)}.json"), "their sidecar"),
+    ):
+        if os.path.realpath(other) == str(real) or (file.exists() and other.exists() and file.samefile(other)):
+            why = f"is {what}"
+    # Of the scan's place its name alone is known.
+    if why is None and file.exists() and scan in (file.name, real.name):
+        why = "has the name of the scan's own file"
+    if why:
+        raise WriteError(
+            f"{case}: probabilities: {file.name} {why}; name a .npy file of its own",
+            code="write.probabilities",
+            case=case,
+        )
 
 
 class _Sheet:
@@ -157,19 +207,12 @@ class _Sheet:
         self.tiles = Tiles(grid, torch.device(inferer.device) if inferer.device is not None else volume.device)
         self.labels_in, self.probabilities_in = labels_in, probabilities_in
         self._rooms: list[MappedVolume | np.ndarray] = []
-        self._waiting: list[Brick] = []  # those before the first that tells how many classes there are
         self._count = 0
 
     def take(self, brick: Brick) -> None:
-        if not self._rooms and brick.logits is None:
-            self._waiting.append(brick)
-            return
         if not self._rooms:
-            assert brick.logits is not None
-            self._open(len(brick.logits))
-        for each in (*self._waiting, brick):
-            self._put(each)
-        self._waiting.clear()
+            self._open(brick.classes)
+        self._put(brick)
 
     def labels(self) -> np.ndarray:
         room = self._rooms[0]

@@ -61,13 +61,18 @@ class FileMemory:
         bytes_each: what the largest brick needs.
 
     Raises:
-        WriteError: the folder cannot be written to, or has too little room; then, or while bricks are taken.
+        WriteError: the folder is none, cannot be written to, or has too little room; then, or while bricks are taken.
     """
 
     def __init__(self, folder: str | os.PathLike[str], bytes_each: int) -> None:
         self.bytes_each = -(-bytes_each // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
         self._free: list[mmap.mmap] = []
         self._taken: dict[Index, mmap.mmap] = {}
+        if not os.path.isdir(folder):
+            raise WriteError(
+                "scratch_dir: there is no such folder; make it, choose another, or leave it out to keep sums in memory",
+                code="write.scratch",
+            )
         try:
             self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed with this object
         except OSError as error:

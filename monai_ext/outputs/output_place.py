@@ -36,10 +36,21 @@ def place_for(folder: Path, case: str, name: str, fingerprint: str | None) -> Pa
 
 
 def check_free(path: Path, case: str, fingerprint: str | None) -> None:
-    """Refuse a place that holds another scan's results; arguments and error as of `place_for`."""
-    if path.exists() and (fingerprint is None or _fingerprint(path) != fingerprint):
+    """Refuse a place that another scan's results hold, or its sidecar's; arguments and error as of `place_for`."""
+    sidecar = _sidecar(path)
+    if sidecar.is_dir():
         raise WriteError(
-            f"{case}: {path.name} exists and is the result of another scan; give the two scans different ids in "
+            f"{case}: {sidecar.name} is a folder, and the sidecar of {path.name} needs its name; remove it, or choose "
+            "another output folder",
+            code="output.taken",
+            case=case,
+        )
+    taken = path if path.exists() and (fingerprint is None or _fingerprint(path) != fingerprint) else None
+    if taken is None and sidecar != path and sidecar.exists() and _is_anothers(sidecar, path, fingerprint):
+        taken = sidecar
+    if taken is not None:
+        raise WriteError(
+            f"{case}: {taken.name} exists and is the result of another scan; give the two scans different ids in "
             "the datalist, or choose another output folder",
             code="output.taken",
             case=case,
@@ -56,14 +67,33 @@ def scan_extension(fingerprint: str | None, **table: Any) -> nib.nifti1.Nifti1Ex
     return nib.nifti1.Nifti1Extension(_COMMENT, json.dumps(table).encode())
 
 
+def _sidecar(path: Path) -> Path:
+    return path.with_name(f"{case_id(path)}.json")
+
+
 def _fingerprint(path: Path) -> str | None:
-    try:
-        content = json.loads(path.with_name(f"{case_id(path)}.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not _sidecar(path).exists():
         return _in_header(path)
+    content = _content(_sidecar(path))
+    # s.nii and s.nii.gz would have one sidecar; it speaks of the one that it names.
+    return _in_header(path) if content.get("file", path.name) != path.name else content.get(SCAN)
+
+
+def _is_anothers(sidecar: Path, path: Path, fingerprint: str | None) -> bool:
+    """Tell whether a sidecar is of another scan, or of another file that is there."""
+    content = _content(sidecar)
+    file = content.get("file", path.name)
+    if fingerprint is None or content.get(SCAN) != fingerprint:
+        return True
+    return bool(file != path.name and (path.parent / Path(str(file)).name).exists())
+
+
+def _content(sidecar: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(sidecar.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return None
-    return content.get(SCAN) if isinstance(content, dict) else None
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _in_header(path: Path) -> str | None:

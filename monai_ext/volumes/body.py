@@ -54,7 +54,9 @@ def find_body(hu: np.ndarray, spacing_mm: tuple[float, float, float], case: str)
     )
 
 
-def body_mask(hu: np.ndarray, spacing_mm: tuple[float, float, float], above: float = BODY_HU) -> np.ndarray:
+def body_mask(
+    hu: np.ndarray, spacing_mm: tuple[float, float, float], above: float = BODY_HU, piece: float | None = None
+) -> np.ndarray:
     """Return a boolean mask of the body, lungs and bowel gas included, table and tubes left out.
 
     It is found on cells of about 4.5 mm: mean above -400 HU, thin connections opened, the largest piece
@@ -65,13 +67,14 @@ def body_mask(hu: np.ndarray, spacing_mm: tuple[float, float, float], above: flo
         hu: ``(x, y, z)`` HU in RAS+.
         spacing_mm: voxel edges.
         above: what the mean of a cell of body exceeds, where the values are no HU.
+        piece: keep every piece of at least this share of the largest one, not the largest alone.
     """
     cell = [max(1, min(round(CELL_MM / mm), size)) for mm, size in zip(spacing_mm, hu.shape, strict=True)]
     dense = _cell_means(hu, cell) > above
     # A table touches the back over a thin line; opening with the border as body keeps cut-off patients whole.
     opened = ndimage.binary_erosion(dense, border_value=1)
     opened = ndimage.binary_dilation(opened) & dense
-    body = _largest(opened if opened.any() else dense)
+    body = _pieces(opened if opened.any() else dense, piece)
     for z in range(body.shape[2]):
         body[:, :, z] = ndimage.binary_fill_holes(body[:, :, z])
     for axis, edge in enumerate(cell):
@@ -106,11 +109,12 @@ def _sample(mask: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     return voxels
 
 
-def _largest(mask: np.ndarray) -> np.ndarray:
+def _pieces(mask: np.ndarray, share: float | None) -> np.ndarray:
     pieces, _ = ndimage.label(mask)
     sizes = np.bincount(pieces.ravel())
     sizes[0] = 0  # the background is no piece
-    return cast(np.ndarray, (pieces == sizes.argmax()) & mask)
+    kept = np.arange(len(sizes)) == sizes.argmax() if share is None else sizes >= share * sizes.max()
+    return cast(np.ndarray, kept[pieces] & mask)
 
 
 def _triple(values: list[int]) -> Triple:

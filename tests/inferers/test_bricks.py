@@ -101,7 +101,7 @@ def test_a_scratch_file_has_slots_for_what_waits_alone(tmp_path: Path, monkeypat
     assert all(start % size == 0 for start, size in taken if size)
 
 
-@pytest.mark.parametrize("why", ["full", "missing"])
+@pytest.mark.parametrize("why", ["full", "missing", "a file"])
 def test_a_scratch_folder_without_room_is_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
 ) -> None:
@@ -110,10 +110,12 @@ def test_a_scratch_folder_without_room_is_one_sentence(
 
     if why == "full":
         monkeypatch.setattr("os.posix_fallocate", full)
-    folder = tmp_path / ("" if why == "full" else "none")
-    with pytest.raises(
-        WriteError, match=r"^scratch_dir: no room for sums beyond 0\.0 GB \(No s.*\); free space"
-    ) as caught:
+    folder = {"full": tmp_path, "missing": tmp_path / "none", "a file": tmp_path / "file"}[why]
+    (tmp_path / "file").touch()
+    sentence = (
+        r"no room for sums beyond 0\.0 GB \(No s.*\); free space" if why == "full" else "there is no such folder;"
+    )
+    with pytest.raises(WriteError, match=f"^scratch_dir: {sentence}") as caught:
         BrickInferer(WINDOW, scratch_dir=folder)(volume(7, 9, 11), Uneven())
     assert caught.value.code == "write.scratch"
     assert str(tmp_path) not in str(caught.value)
@@ -238,6 +240,10 @@ def test_the_place_of_the_inputs_is_kept_as_monais_inferer_keeps_it() -> None:
         ({"spacing_mm": [1.5, 0, 1]}, r"spacing_mm: \[1.5, 0, 1\] is not a voxel size"),
         ({"buffer_steps": 2}, "buffer_steps: not known here; use MirroredSlidingWindow"),
         ({"scratch_dir": 5}, "scratch_dir: 5 is no folder"),
+        ({"scratch_dir": ""}, "scratch_dir: '' is no folder"),
+        ({"sw_batch_size": True}, "sw_batch_size: True"),
+        ({"roi_size": (16.5, 16, 16)}, r"image_size: \(16.5, 16, 16\) is not a window in voxels"),
+        ({"roi_size": (2048, 2048, 1024)}, r"image_size: \(2048, 2048, 1024\) is more than 2\*\*31 voxels"),
         ({"overlap": 1}, "overlap: 1"),
         ({"overlap": -0.25}, "overlap: -0.25"),
         ({"overlap": float("nan")}, "overlap: nan"),
@@ -245,7 +251,21 @@ def test_the_place_of_the_inputs_is_kept_as_monais_inferer_keeps_it() -> None:
 )
 def test_settings_out_of_range(settings: dict[str, Any], sentence: str) -> None:
     with pytest.raises(SettingError, match=f"^{sentence}"):
-        BrickInferer(WINDOW, **settings)
+        BrickInferer(**{"roi_size": WINDOW, **settings})
+
+
+def test_no_classes_are_refused() -> None:
+    with pytest.raises(InputError, match=r"^the network makes no classes; give one that makes logits"):
+        BrickInferer(WINDOW)(volume(7, 9, 11), lambda window: window[:, :0])
+
+
+def test_sums_that_overflow_name_their_type() -> None:
+    def network(window: Tensor) -> Tensor:
+        return window.expand(-1, 3, -1, -1, -1) + 1e6
+
+    assert torch.isfinite(BrickInferer(WINDOW)(volume(7, 9, 11), network)).all()
+    with pytest.raises(InputError, match=r"try without mixed precision, or take sums=float32$"):
+        BrickInferer(WINDOW, sums="float16")(volume(7, 9, 11), network)
 
 
 @pytest.mark.parametrize(("kind", "most"), [("float16", 0.01), ("bfloat16", 0.05)])
@@ -282,8 +302,30 @@ def test_windows_off_the_body_are_not_run_and_give_background() -> None:
     assert (skipped[:, 1:, :10] == 0).all()
 
 
-def test_a_scan_without_a_body_runs_one_window() -> None:
-    network = Uneven()
-    found = BrickInferer(WINDOW, 1, 0.5, body_above=0.1)(torch.zeros((1, 1, 29, 17, 19)), network)
-    assert network.runs == 1
-    assert (found.argmax(dim=1)[:, 8:] == 0).all()
+def test_a_scan_without_a_body_is_background_whatever_the_one_window_gives() -> None:
+    runs: list[int] = []
+
+    def network(window: Tensor) -> Tensor:
+        runs.append(len(window))
+        return torch.cat([window * float("nan"), window + 9, window], dim=1)
+
+    found = BrickInferer(WINDOW, 4, 0.5, body_above=0.1)(torch.zeros((1, 1, 29, 17, 19)), network)
+    assert runs == [1]
+    assert (found[:, 0] == 1).all()
+    assert found.shape == (1, 3, 29, 17, 19)
+    assert not found[:, 1:].any()
+
+
+def test_every_piece_of_the_body_is_run() -> None:
+    image = torch.zeros((1, 1, 60, 29, 16), requires_grad=True)
+    with torch.no_grad():
+        image[..., 5:23, 5:25, :] = 0.6
+        image[..., 40:55, 9:20, :] = 0.6
+    places = [
+        b.place for b in BrickInferer(WINDOW, 4, body_above=0.1).bricks(image[0], Uneven()) if b.logits is not None
+    ]
+    run = np.zeros(image.shape[2:], bool)
+    for place in places:
+        run[place] = True
+    assert run[(image[0, 0] > 0).numpy()].all()
+    assert not run.all()

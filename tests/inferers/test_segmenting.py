@@ -18,9 +18,10 @@ from monai.inferers import SlidingWindowInferer
 from monai.transforms import Compose, Flip, Invertd, Orientationd, ScaleIntensityRanged, Spacingd
 from torch import Tensor
 
-from monai_ext.base import GeometryError, InputError, LabelError, WriteError
+from monai_ext.base import GeometryError, InputError, LabelError, SettingError, WriteError
 from monai_ext.inferers import BrickInferer, MirroredSlidingWindow, segment, segment_to_file
 from monai_ext.inferers.mapped_volume import MappedVolume
+from monai_ext.inferers.own_grid import OwnGrid
 from monai_ext.transforms import ReadScand, load_ct
 from monai_ext.volumes import affine_of_itk
 
@@ -196,6 +197,97 @@ def test_a_single_class_is_refused(scan: Scan) -> None:
     with pytest.raises(InputError, match=r"^scan_LPS: the network makes a single class") as caught:
         segment(image, lambda window: window, BrickInferer(WINDOW))
     assert caught.value.code == "inference.output"
+
+
+def test_without_a_body_everything_is_background_and_it_is_told(
+    scan: Scan, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    image = load_ct()({"image": scan()})["image"]
+    inferer = BrickInferer(WINDOW, body_above=2.0)
+    with caplog.at_level("WARNING", "monai_ext"):
+        sidecar = segment_to_file(
+            tmp_path / "seg.nii", image, lambda window: window.repeat(1, 5, 1, 1, 1), inferer, NAMES
+        )
+    assert not np.asarray(nib.load(tmp_path / "seg.nii").dataobj).any()
+    assert json.loads(sidecar.read_text(encoding="utf-8"))["body_found"] is False
+    assert [record.message.split(",")[0] for record in caplog.records] == ["scan_LPS: no body found"]
+
+
+@pytest.mark.parametrize("what", ["labels", "link", "sidecar", "folder", "scan"])
+def test_probabilities_in_anothers_place_are_refused_before_the_network_runs(
+    scan: Scan, tmp_path: Path, what: str
+) -> None:
+    path = scan()
+    image, target = load_ct()({"image": path})["image"], tmp_path / "seg.nii"
+    (tmp_path / "link.npy").symlink_to(target)
+    (tmp_path / "folder").mkdir()
+    file = {"labels": target, "link": tmp_path / "link.npy", "sidecar": tmp_path / "folder/../seg.json", "scan": path}
+    before = sorted(tmp_path.iterdir()), path.read_bytes()
+    with pytest.raises(WriteError, match=r"^scan_LPS: probabilities: .*; name a \.npy file of its own$") as caught:
+        segment_to_file(
+            target,
+            image,
+            lambda _: pytest.fail("was run"),
+            BrickInferer(WINDOW),
+            NAMES,
+            probabilities=file.get(what, tmp_path / "folder"),
+        )
+    assert caught.value.code == "write.probabilities"
+    assert (sorted(tmp_path.iterdir()), path.read_bytes()) == before
+
+
+def test_a_sidecar_of_another_file_or_a_folder_is_kept(scan: Scan, tmp_path: Path) -> None:
+    chain, inferer, out = load_ct(spacing_mm=(4, 4, 4)), BrickInferer(WINDOW), tmp_path / "out"
+    image, other = chain({"image": scan()})["image"], chain({"image": scan("RAS", shape=(17, 19, 23))})["image"]
+    sidecar = segment_to_file(out / "s.nii", image, network, inferer, NAMES)
+    before = sidecar.read_bytes()
+    for each in (other, image):
+        with pytest.raises(WriteError, match=r"s\.json exists and is the result of another scan"):
+            segment_to_file(out / "s.nii.gz", each, lambda _: pytest.fail("was run"), inferer, NAMES)
+    assert sidecar.read_bytes() == before
+    (out / "t.json").mkdir()
+    with pytest.raises(WriteError, match=r"t\.json is a folder, and the sidecar of t\.nii needs its name"):
+        segment_to_file(out / "t.nii", image, lambda _: pytest.fail("was run"), inferer, NAMES)
+
+
+def test_what_is_no_image_or_inferer_of_these_is_one_sentence(scan: Scan) -> None:
+    image = load_ct()({"image": scan()})["image"]
+    with pytest.raises(SettingError, match=r"^inferer: SlidingWindowInferer gives no bricks; use"):
+        segment(image, network, SlidingWindowInferer(WINDOW))  # type: ignore[arg-type]
+    for wrong in (image.as_tensor(), image[None]):
+        with pytest.raises(
+            InputError, match=r"^image: .* is no \(1, x, y, z\) image with its place; give what load_ct"
+        ):
+            segment(wrong, network, BrickInferer(WINDOW))  # type: ignore[arg-type]
+
+
+def test_grids_of_load_ct_are_taken_and_those_of_other_shapes_refused() -> None:
+    generator = np.random.default_rng(3)
+    refused = 0
+    for number in range(30):
+        edges, spacing = (np.round(generator.uniform(0.4, 3, 3), int(generator.integers(1, 5))) for _ in range(2))
+        shape = generator.integers(1, 24, 3)
+        turn = np.linalg.qr(generator.normal(size=(3, 3)))[0] if number % 4 else np.eye(3)[generator.permutation(3)]
+        affine = np.eye(4)
+        affine[:3, :3] = (turn + generator.normal(0, 1e-7, (3, 3))) * edges
+        affine[:3, 3] = generator.normal(0, 100, 3)
+        affine = affine.astype(np.float32).astype(np.float64)  # as headers hold it
+        meta = {"original_affine": torch.from_numpy(affine), "spatial_shape": torch.tensor(shape)}
+        read = MetaTensor(torch.zeros((1, *shape)), affine=torch.from_numpy(affine), meta=meta)
+        for keys in ((), "label"):  # MONAI's own resampling is used where there are labels
+            chain = Compose(load_ct(label_keys=keys, spacing_mm=spacing.tolist()).transforms[1:])
+            image = chain({"image": read, "label": read})["image"]
+            assert OwnGrid.of(image).shape == tuple(shape)
+            for other in (image[:, 1:], image[..., :-1], image.permute(0, 2, 1, 3)):
+                if other.shape != image.shape and other.numel():
+                    try:
+                        OwnGrid.of(other)
+                    except GeometryError:
+                        refused += 1
+                    else:  # half a voxel, which rounds to either side
+                        extent = (shape - 1) @ np.abs(np.linalg.solve(image.affine.numpy(), affine)[:3, :3]).T % 1
+                        assert np.abs(extent - 0.5).min() < 0.02
+    assert refused > 100
 
 
 KILLED = """
