@@ -1,8 +1,11 @@
 """Rules that may be relaxed by name: what is read then is what the name says, and it is written down."""
 
+import re
+
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK
 
 from monai_ext.base import GeometryError, SettingError
 from monai_ext.transforms import ReadScand
@@ -55,6 +58,24 @@ def test_pixdim_against_the_sform_leaves_the_sform(tmp_path, codes):
     assert scan.relaxed == ("scan.spacing_contradiction",)
     np.testing.assert_array_equal(scan.voxels, hu)
     np.testing.assert_array_equal(scan.affine, FORMS)
+
+
+def test_names_of_other_axes_leave_the_matrix(tmp_path):
+    source, hu = ct(tmp_path / "ct.nii")
+    path = tmp_path / "ct.mha"
+    SimpleITK.WriteImage(SimpleITK.ReadImage(str(source)), str(path))
+    content = path.read_bytes()
+    np.testing.assert_array_equal(read_scan(path).voxels, hu)
+    path.write_bytes(re.sub(rb"(AnatomicalOrientation = )\w+", rb"\1RAI", content))
+    with pytest.raises(
+        GeometryError, match=r"^ct: its AnatomicalOrientation RAI contradicts its TransformMatrix"
+    ) as no:
+        read_scan(path)
+    assert no.value.code == "scan.anatomical_orientation"
+    scan = read_scan(path, relax="scan.anatomical_orientation")
+    assert scan.relaxed == ("scan.anatomical_orientation",)
+    np.testing.assert_array_equal(scan.voxels, hu)
+    np.testing.assert_allclose(scan.affine, FORMS, atol=1e-5)
 
 
 def test_a_qform_that_lies_elsewhere_is_refused_all_the_same(tmp_path):
