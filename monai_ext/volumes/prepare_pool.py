@@ -81,7 +81,16 @@ def _run_pool(
             else:
                 yield future.result()
     finally:
+        if broken:
+            _end_workers(pool)
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _end_workers(pool: ProcessPoolExecutor) -> None:
+    # A pool that breaks ends the workers that it knows, and then waits for all: one that was just being started is
+    # never told, and would be waited for without end. By now all have started, for this thread starts them.
+    for process in list((getattr(pool, "_processes", None) or {}).values()):
+        process.terminate()
 
 
 def _let_parent_stop() -> None:

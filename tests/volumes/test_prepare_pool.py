@@ -1,6 +1,8 @@
 """Jobs survive the death of a worker, other than the one that caused it."""
 
+import multiprocessing
 import signal
+import time
 
 import pytest
 
@@ -24,6 +26,23 @@ def test_death_of_a_worker_costs_its_job_alone():
     jobs = ["1 + 1", DEADLY, "2 + 2", "3 + 3", DEADLY, "4 + 4", "5 + 5"]
     results = list(run_jobs(eval, jobs, 2, died))
     assert sorted(map(str, results)) == ["10", "2", "4", "6", "8", "died: __import__", "died: __import__"]
+
+
+def test_a_worker_that_starts_while_another_dies_is_ended_too(monkeypatch):
+    """The pool breaks while the second worker is being started, before it is among those that the pool ends."""
+    process = type(_context().Process(target=print))
+    start, turns, before = process.start, iter(range(99)), set(multiprocessing.active_children())
+
+    def slow(self):
+        start(self)
+        if next(turns) == 1:
+            time.sleep(1)
+
+    monkeypatch.setattr(process, "start", slow)
+    assert sorted(run_jobs(eval, [DEADLY, "1 + 1"], 2, died), key=str) == [2, "died: __import__"]
+    for child in set(multiprocessing.active_children()) - before:
+        child.join(5)
+    assert set(multiprocessing.active_children()) <= before
 
 
 def test_jobs_are_handed_out_few_at_a_time():
