@@ -231,6 +231,8 @@ class RunCheckpoints:
         raise SystemExit(REQUEUE)
 
     def _restore(self, engine: Engine) -> None:
+        if self.resume is True and not self.folder.is_dir():
+            find_checkpoint(self.folder, self.resume)  # refused before the lock makes the folder
         self._keep_others_out()
         found = find_checkpoint(self.folder, self.resume)
         if found is None:
