@@ -164,7 +164,7 @@ def open_localizer(
             code="weights.stage",
         )
     blur = (localizer.maps.kernel, localizer.maps.sigma)
-    opened = AnomalyLocalizer(model, localizer.prompts, blur=blur, replay=localizer.replayed is not None)
+    opened = AnomalyLocalizer(model, localizer.prompts, blur=blur, replay=localizer.replay)
     opened.eval().requires_grad_(False)
     check_prompts(clip, [localizer.prompts])
     return opened

@@ -42,7 +42,8 @@ class AnomalyLocalizer(nn.Module):
     ) -> None:
         super().__init__()
         self.model, self.prompts, self.maps = model, prompts, AnomalyMaps(domain, blur)
-        self.replayed = Replayed(self._parts, self._weights) if replay else None
+        self.replay = replay
+        self._replayed: Replayed | None = None
 
     def forward(self, images: Tensor) -> Tensor:
         return self.localize(images).anomaly
@@ -50,9 +51,13 @@ class AnomalyLocalizer(nn.Module):
     def localize(self, images: Tensor) -> Localization:
         """Return the maps of anomaly with the score of each image and the maps of each level."""
         with torch.no_grad():
-            if self.replayed is None:
+            if not (self.replay and images.is_cuda):
                 return self.model.localize(images, self.anchors(), self.maps)
-            anomaly, score, *levels = self.replayed(images, self.anchors())
+            if self._replayed is None:
+                # Not before it is needed: it refers back to this network, which then waits for the collector of cycles
+                # to give back what a CLIP takes.
+                self._replayed = Replayed(self._parts, self._weights)
+            anomaly, score, *levels = self._replayed(images, self.anchors())
             return Localization(anomaly, score, levels)
 
     def anchors(self) -> Tensor:

@@ -1,3 +1,6 @@
+import gc
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -28,6 +31,19 @@ def test_anchors_follow_adapters_that_are_loaded_later(localizer, pictures):
     localizer.model.adapters.load_state_dict(state)
     assert not torch.allclose(localizer.anchors(), old)
     assert not torch.allclose(localizer(pictures), before)
+
+
+def test_a_localizer_is_given_back_at_once(random_aa_clip, two_classes, pictures):
+    """A CLIP takes 1.7 GB, which nobody should have to wait for the collector of cycles for."""
+    localizer = AnomalyLocalizer(random_aa_clip, two_classes[0], replay=True).eval()
+    localizer(pictures)
+    gone = weakref.ref(localizer)
+    gc.disable()
+    try:
+        del localizer
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_the_domain_chooses_the_blur(random_aa_clip, two_classes, pictures):
