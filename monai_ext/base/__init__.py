@@ -29,7 +29,7 @@ from monai_ext.base.randomness import derive_seed
 from monai_ext.base.ranks import bare, gather, join_ranks, lost_a_rank, rank, tell_torchrun, world
 from monai_ext.base.run_folders import hold_folder, leave_folders
 from monai_ext.base.settings import as_numbers, is_number
-from monai_ext.base.shards import is_parted, own_part, parted, whole
+from monai_ext.base.shards import is_parted, own_part, own_part_is_finite, parted, whole
 from monai_ext.base.stopping import REQUEUE, leave_stopping_to_the_run, stop_asked, stop_on_signals
 from monai_ext.base.streams import print_any_name
 from monai_ext.base.window_presets import WINDOWS, find_window
@@ -71,6 +71,7 @@ __all__ = [
     "leave_stopping_to_the_run",
     "lost_a_rank",
     "own_part",
+    "own_part_is_finite",
     "parted",
     "plain_name",
     "print_any_name",

@@ -60,6 +60,11 @@ def own_part(tensor: "Tensor") -> "Tensor":
     return tensor.to_local() if kind is not None and isinstance(tensor, kind) else tensor
 
 
+def own_part_is_finite(network: Any) -> bool:
+    """Tell whether all weights that this rank holds of a network are finite."""
+    return all(bool(own_part(weights).isfinite().all()) for weights in network.parameters())
+
+
 def _holds(value: Any, kind: type) -> bool:
     if isinstance(value, Mapping):
         return any(_holds(one, kind) for one in value.values())

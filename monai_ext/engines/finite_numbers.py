@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from monai_ext.base import RunError, own_part, world
+from monai_ext.base import RunError, own_part_is_finite, world
 from monai_ext.handlers import Finding, Quarantine
 
 _WAY_OUT = "lower the learning rate, or look for a damaged scan among its batch"
@@ -136,7 +136,7 @@ class SkippingGuard:
         return Finding(names, "step", *self.quarantine.now(), code, f"{place}{names and f' of {names}'}", "train")
 
     def _refuse_weights(self, network: nn.Module, finding: Finding) -> None:
-        if not all(bool(own_part(weights).isfinite().all()) for weights in network.parameters()):
+        if not own_part_is_finite(network):
             raise RunError(
                 f"{finding.problem} is not finite, as the weights are not; resume from a checkpoint before that, or "
                 "start anew with a lower learning rate",

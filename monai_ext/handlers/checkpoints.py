@@ -21,6 +21,7 @@ from monai_ext.base import (
     gather,
     hold_folder,
     is_parted,
+    own_part_is_finite,
     parted,
     rank,
     remove_weights,
@@ -187,7 +188,8 @@ class RunCheckpoints:
     def _refuse_bad_weights(self, iteration: int) -> None:
         # A gradient that is not finite may come of a finite loss, and where none is clipped nobody else looks at it.
         networks = [item for item in self.objects.values() if isinstance(item, nn.Module)]
-        if all(bool(weights.isfinite().all()) for network in networks for weights in network.parameters()):
+        # Of parted weights each rank sees its own; one that went on alone would wait for the others without end.
+        if all(gather(all(map(own_part_is_finite, networks)))):
             return
         raise RunError(
             f"iteration {iteration}: the weights are not finite, so that no checkpoint of them is written; resume from "

@@ -96,6 +96,13 @@ def test_weights_alone_are_no_run_to_resume(tmp_path: Path) -> None:
         run(tmp_path / "run", nn.Linear(2, 3), resume=str(tmp_path / "model.pt"))
 
 
+def test_what_one_rank_sees_in_its_part_of_the_weights_ends_the_run_on_all(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("monai_ext.handlers.checkpoints.gather", lambda mine: [mine, False if mine is True else mine])
+    with pytest.raises(RunError, match="the weights are not finite, so that no checkpoint of them is written"):
+        run(tmp_path, nn.Linear(2, 3))
+    assert [path.name for path in tmp_path.iterdir()] == [RUN_LOCK]
+
+
 def test_a_full_disk_ends_the_run_in_one_sentence(tmp_path: Path) -> None:
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limit[1]))
