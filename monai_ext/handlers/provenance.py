@@ -13,14 +13,10 @@ from ignite.engine import Engine, Events
 
 from monai_ext.base import InputError, input_error_in, rank, world
 from monai_ext.outputs.provenance import (
-    FORMAT,
-    changed_settings,
     data_sha256,
-    git_commit,
     input_sha256,
-    now,
+    origin,
     settings_sha256,
-    versions,
     weights_sha256,
     without_folders,
     write_provenance,
@@ -100,28 +96,16 @@ class RunProvenance:
         self._show, warnings.showwarning = warnings.showwarning, self._count
         given = self.inputs if isinstance(self.inputs, Mapping) else None
         inputs = None if given is None else {f"{name}_sha256": data_sha256(path) for name, path in given.items()}
-        self.content = {
-            "format": FORMAT,
-            "state": "running",
-            "started": now(),
-            "seconds": None,
-            "bundle": self.bundle,
-            "config": self.config,
-            "versions": versions(),
-            "git_commit": git_commit(),
-            "settings_sha256": settings_sha256(self.settings),
-            "changed_settings": changed_settings(self.bundle, self.config, self.settings),
-            "weights_sha256": {name: weights_sha256(path) for name, path in self.weights.items()},
-            "device": self._device(),
-            "ranks": world(),
-            "precision": self.precision,
-            "seed": self.seed,
-            "inputs": inputs,
-            "cases_done": None,
-            "cases_failed": None,
-            "warnings": {},
-            "error": None,
-        }
+        self.content = origin(
+            self.bundle,
+            self.config,
+            self.settings,
+            weights_sha256={name: weights_sha256(path) for name, path in self.weights.items()},
+            device=self._device(),
+            precision=self.precision,
+            ranks=world(),
+            seed=self.seed,
+        ) | {"inputs": inputs}
         write_provenance(self.folder / self.file, self.content)
 
     def _is_done(self, engine: Engine) -> bool:

@@ -9,17 +9,7 @@ from typing import Any
 from monai.bundle import ConfigParser
 
 from monai_ext import bundle_path
-from monai_ext.outputs.provenance import (
-    FORMAT,
-    changed_settings,
-    git_commit,
-    input_sha256,
-    now,
-    settings_sha256,
-    versions,
-    weights_sha256,
-    without_folders,
-)
+from monai_ext.outputs.provenance import input_sha256, origin, weights_sha256, without_folders
 
 
 def result_origin(parser: ConfigParser, bundle: str, configs: Sequence[str], image: Path) -> dict[str, Any]:
@@ -34,28 +24,16 @@ def result_origin(parser: ConfigParser, bundle: str, configs: Sequence[str], ima
     about = _described(bundle, configs[0])
     settings = {name: without_folders(parser.get_parsed_content(name)) for name in about["settings"]}
     weights = {name: parser.get_parsed_content(place[1:]) for name, place in about["weights"].items()}
-    return {
-        "format": FORMAT,
-        "state": "completed",
-        "started": now(),
-        "seconds": None,
-        "bundle": bundle,
-        "config": "+".join(configs),
-        "versions": versions(),
-        "git_commit": git_commit(),
-        "settings_sha256": settings_sha256(settings),
-        "changed_settings": changed_settings(bundle, "+".join(configs), settings),
-        "weights_sha256": {name: _kept_sha256(path) for name, path in weights.items()},
-        "device": str(parser.get_parsed_content("device")),
-        "ranks": 1,
-        "precision": parser.get_parsed_content("precision"),
-        "seed": None,
-        "inputs": {"image_sha256": input_sha256(image)},
-        "cases_done": 1,
-        "cases_failed": {},
-        "warnings": {},
-        "error": None,
-    }
+    found = origin(
+        bundle,
+        "+".join(configs),
+        settings,
+        weights_sha256={name: _kept_sha256(path) for name, path in weights.items()},
+        device=str(parser.get_parsed_content("device")),
+        precision=parser.get_parsed_content("precision"),
+    )
+    ended = {"state": "completed", "cases_done": 1, "cases_failed": {}}
+    return found | ended | {"inputs": {"image_sha256": input_sha256(image)}}
 
 
 def _described(bundle: str, config: str) -> Mapping[str, Any]:

@@ -125,6 +125,53 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+def origin(
+    bundle: str,
+    config: str,
+    settings: Mapping[str, Any],
+    *,
+    weights_sha256: Mapping[str, str | None],
+    device: str,
+    precision: str,
+    ranks: int = 1,
+    seed: int | None = None,
+) -> dict[str, Any]:
+    """Return the entries of ``monai_ext.provenance.1`` for what begins now; how it ends is still to come.
+
+    Args:
+        bundle: name of the shipped bundle.
+        config: see `changed_settings`.
+        settings: what shapes the result, see `without_folders`.
+        weights_sha256: checksums of the weights by what they are.
+        device: as it is told.
+        precision: as the configuration has it.
+        ranks: how many compute.
+        seed: of a training.
+    """
+    return {
+        "format": FORMAT,
+        "state": "running",
+        "started": now(),
+        "seconds": None,
+        "bundle": bundle,
+        "config": config,
+        "versions": versions(),
+        "git_commit": git_commit(),
+        "settings_sha256": settings_sha256(settings),
+        "changed_settings": changed_settings(bundle, config, settings),
+        "weights_sha256": dict(weights_sha256),
+        "device": device,
+        "ranks": ranks,
+        "precision": precision,
+        "seed": seed,
+        "inputs": None,
+        "cases_done": None,
+        "cases_failed": None,
+        "warnings": {},
+        "error": None,
+    }
+
+
 def write_provenance(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
     """Write a provenance file whole or not at all.
 
