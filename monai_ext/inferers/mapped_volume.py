@@ -11,10 +11,28 @@ import numpy.typing as npt
 _PIECE = 1 << 24
 
 
+def take_room(file: IO[bytes], start: int, size: int) -> None:
+    """Take bytes of zeros on the disk at once: one that is full later ends a process that writes to mapped memory.
+
+    Args:
+        file: open for writing, and as long as ``start``.
+        start: where they begin.
+        size: how many.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), start, size)
+        return
+    file.seek(start)
+    for at in range(0, size, _PIECE):
+        file.write(bytes(min(_PIECE, size - at)))
+    file.flush()
+
+
 class MappedVolume:
     """A volume of zeros in an open file, from where the file stands.
-
-    Its room on the disk is taken at once: a disk that is full later ends a process that writes to mapped memory.
 
     Args:
         file: open for reading and writing; what it holds already, such as a header, stays.
@@ -32,12 +50,7 @@ class MappedVolume:
         offset, kind = file.tell(), np.dtype(dtype)
         size = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
         file.flush()
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), offset, size)
-        else:
-            for start in range(0, size, _PIECE):
-                file.write(bytes(min(_PIECE, size - start)))
-            file.flush()
+        take_room(file, offset, size)
         self._map = mmap.mmap(file.fileno(), offset + size)
         self.array = np.ndarray(tuple(shape), kind, self._map, offset, order=order)
 

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from monai_ext.base import WriteError
+from monai_ext.inferers.mapped_volume import take_room
 from monai_ext.inferers.windows import Index
-
-_PIECE = 1 << 20
 
 
 class SumMemory(Protocol):
@@ -95,14 +94,7 @@ class FileMemory:
     def _another(self) -> mmap.mmap:
         start = (len(self._free) + len(self._taken)) * self.bytes_each
         try:
-            # Taken at once: a disk that is full later ends a process that writes to mapped memory.
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(self._file.fileno(), start, self.bytes_each)
-            else:
-                self._file.seek(start)
-                for at in range(0, self.bytes_each, _PIECE):
-                    self._file.write(bytes(min(_PIECE, self.bytes_each - at)))
-                self._file.flush()
+            take_room(self._file, start, self.bytes_each)
             return mmap.mmap(self._file.fileno(), self.bytes_each, offset=start)
         except OSError as error:
             raise _unwritable(start, error) from error

@@ -12,6 +12,7 @@ import numpy as np
 from monai_ext.base import GeometryError, LabelError, WriteError, case_id, replacing, sha256_of
 from monai_ext.outputs.output_place import SCAN, scan_extension
 from monai_ext.volumes import check_affine, check_read_back, nifti_image, spacing_of
+from monai_ext.volumes.check_values import planes_of
 
 _DTYPES = (np.uint8, np.uint16, np.int32)
 _LABEL = 1002  # NIFTI_INTENT_LABEL
@@ -92,7 +93,7 @@ def typed_labels(labels: np.ndarray, names: Mapping[int, str], case: str) -> np.
     Raises:
         LabelError: a value has no name, or names have ids that no type holds.
     """
-    found = np.unique(np.concatenate([np.unique(plane) for plane in _planes(labels)]))
+    found = np.unique(np.concatenate([np.unique(plane) for plane in planes_of(labels)]))
     nameless = [value for value in found.tolist() if value != 0 and value not in names]
     if nameless:
         listed = ", ".join(f"{value:g}" for value in nameless[:10]) + (" ..." if len(nameless) > 10 else "")
@@ -112,11 +113,6 @@ def typed_labels(labels: np.ndarray, names: Mapping[int, str], case: str) -> np.
     )
 
 
-def _planes(volume: np.ndarray) -> np.ndarray:
-    """Return the volume as a row of planes, each in one piece of memory: what is done to all at once takes it anew."""
-    return np.moveaxis(volume, int(np.argmax(np.abs(volume.strides))), 0)
-
-
 def _image(ids: np.ndarray, affine: np.ndarray, names: Mapping[int, str], scan: str | None) -> nib.Nifti1Image:
     image = nifti_image(ids, affine)
     image.header.set_intent(_LABEL, name="labels", allow_unknown=True)
@@ -127,7 +123,7 @@ def _image(ids: np.ndarray, affine: np.ndarray, names: Mapping[int, str], scan: 
 
 def _sidecar(path: Path, ids: np.ndarray, affine: np.ndarray, names: Mapping[int, str], case: str) -> dict[str, Any]:
     counts = np.zeros(max((0, *names)) + 1, np.int64)
-    for plane in _planes(ids):
+    for plane in planes_of(ids):
         counts += np.bincount(plane.reshape(-1), minlength=len(counts))
     voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
     return {

@@ -43,11 +43,14 @@ def check_hu(voxels: np.ndarray, case: str, *, assume_hu: bool, convert: bool = 
     return np.asarray(voxels, dtype=np.float32) if convert else voxels
 
 
+def planes_of(volume: np.ndarray) -> np.ndarray:
+    """Return a volume as a row of planes, each in one piece of memory: what is done to all at once takes it anew."""
+    return np.moveaxis(volume, int(np.argmax(np.abs(volume.strides))), 0)
+
+
 def is_whole(voxels: np.ndarray) -> bool:
     """Return whether every value is a whole number, so that int16 holds the HU of a scan."""
-    # Plane by plane, for what is compared is as large as what is looked at.
-    planes = np.moveaxis(voxels, int(np.argmax(np.abs(voxels.strides))), 0)
-    return voxels.dtype.kind in "iu" or all(np.array_equal(plane, np.rint(plane)) for plane in planes)
+    return voxels.dtype.kind in "iu" or all(np.array_equal(plane, np.rint(plane)) for plane in planes_of(voxels))
 
 
 def _looks_like_hu(voxels: np.ndarray, low: float) -> bool:
@@ -68,8 +71,7 @@ def label_ids(voxels: np.ndarray, case: str, classes: Collection[int] | None) ->
     Raises:
         LabelError: naming the values that are not whole, negative, too large or not among the classes.
     """
-    # Plane by plane along the axis whose planes lie apart, for what is compared is as large as what is looked at.
-    planes = np.moveaxis(voxels, int(np.argmax(np.abs(voxels.strides))), 0)
+    planes = planes_of(voxels)
     if voxels.dtype.kind == "f":
         broken = np.concatenate([plane[~(np.isfinite(plane) & (plane == np.rint(plane)))] for plane in planes])
         if broken.size:
