@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from monai_ext.base import printable
+
 
 @dataclass(frozen=True)
 class BundleFinding:
@@ -62,7 +64,5 @@ def shown(text: str, most: int = 200) -> str:
     >>> shown("a\x1b[2Jb")
     'a\\x1b[2Jb'
     """
-    plain = "".join(
-        one if one.isprintable() else one.encode("unicode_escape", "surrogatepass").decode() for one in text
-    )
+    plain = printable(text)
     return plain if len(plain) <= most else f"{plain[: most - 3]}..."

@@ -11,6 +11,10 @@ from monai_ext.base.errors import ManifestError
 
 _ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".b2nd", ".dcm", ".zip", ".json", ".png")
 
+# Of a set in a regular expression: what steers a terminal, has no width or reverses the order of writing, so that one
+# name passes for another. The schema of manifests spells it out too.
+UNSEEN = r"\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060\u2066-\u2069\ufeff"
+
 
 def case_id(path: str | os.PathLike[str]) -> str:
     """Return the base name without its image ending: the only part of a path that may be shown or logged.

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from monai_ext.base import ManifestError, inside
+from monai_ext.base.files import UNSEEN
 from monai_ext.curation.build_cards import Chosen
 from monai_ext.manifests import Fact, load_datalist
 
 _FILE, _SOURCE = "dataset.json", "dataset.json"
-_TEXT = re.compile(r"[^\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060\u2066-\u2069\ufeff\ud800-\udfff]{1,100}")
+_TEXT = re.compile(rf"[^{UNSEEN}\ud800-\udfff]{{1,100}}")
 _MOST = 1000
 
 

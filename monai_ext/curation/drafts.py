@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from monai_ext.base import case_id, plain_name, told_apart
+from monai_ext.base.files import UNSEEN
 from monai_ext.curation.layout_patterns import filled
 from monai_ext.curation.layouts import FoundImage
 from monai_ext.curation.problems import Problem
@@ -14,7 +15,7 @@ from monai_ext.curation.scan_files import SeriesFound
 from monai_ext.manifests import ManifestEntry
 from monai_ext.volumes import PICTURE_ENDINGS
 
-_NOT_IN_IDS = re.compile(r'[/\\:*?"<>|\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060\u2066-\u2069\ufeff]')
+_NOT_IN_IDS = re.compile(rf'[/\\:*?"<>|{UNSEEN}]')
 _LONGEST = 110  # ten characters are left for the digits that tell equal names apart
 
 

@@ -9,6 +9,7 @@ from jsonschema import Draft7Validator
 from monai.data import load_decathlon_datalist
 
 from monai_ext.base import ManifestError
+from monai_ext.base.files import UNSEEN
 from monai_ext.manifests import (
     is_manifest,
     manifest_content,
@@ -238,3 +239,9 @@ def test_ten_thousand_entries_are_no_work_for_the_schema(good, write_json):
     started = time.perf_counter()
     assert all(validator.is_valid(entry) for entry in good["training"][:1000])
     assert quick < 5 * (time.perf_counter() - started)
+
+
+def test_the_schema_and_the_code_name_the_same_unseen_characters():
+    schema = json.dumps(manifest_schema(), ensure_ascii=False)
+    places = schema.count(r"\\x7f-\\x9f\\u200b")
+    assert places == schema.count(UNSEEN.replace("\\", "\\\\")) == 4
