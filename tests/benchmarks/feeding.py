@@ -21,6 +21,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -99,10 +100,10 @@ def touched(folder: Path) -> dict[str, float]:
         sizes.append(int(np.diff(data.ends).reshape(grid)[box].sum()))
         return crop(self, volume_id, start, size, *rest)
 
-    VolumeStore.crop = watch  # type: ignore[method-assign]
-    batches, _ = loader("store", folder, 0)
-    before = bytes_read()
-    crops = sum(len(batch["image"]) for batch in batches)
+    with mock.patch.object(VolumeStore, "crop", watch):
+        batches, _ = loader("store", folder, 0)
+        before = bytes_read()
+        crops = sum(len(batch["image"]) for batch in batches)
     return {
         "touched_mb_a_crop": sum(sizes) / crops / 1e6,
         "asked_beside_touched": (bytes_read()[0] - before[0]) / sum(sizes),

@@ -326,8 +326,9 @@ def watched() -> dict[str, list[str]]:
     """What Python starts, connects to or unpickles while somebody looks: a list under ``"seen"``."""
     state: dict[str, list[str]] = {}
 
-    def watch(event: str, arguments: tuple) -> None:
-        if event in EVENTS and "seen" in state:
+    def watch(event: str, arguments: tuple, events: tuple[str, ...] = EVENTS) -> None:
+        # The names are an argument, for a hook outlives the names of its module when Python ends.
+        if event in events and "seen" in state:
             state["seen"].append(event)
 
     full_names("LoadImage")  # importing MONAI starts programs of its own
