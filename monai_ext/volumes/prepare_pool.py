@@ -9,12 +9,14 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import chain, islice
+from multiprocessing import connection
 from typing import TypeVar
 
 JobT = TypeVar("JobT")
 ResultT = TypeVar("ResultT")
 
 _PRELOAD = ["monai_ext.volumes.prepare_scan"]
+_LOOK_S = 1.0  # without a result, before the workers are looked at
 
 
 def run_jobs(
@@ -67,30 +69,45 @@ def _run_pool(
                     break
             if not running:
                 break
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
+            done = wait(running, timeout=_LOOK_S, return_when=FIRST_COMPLETED).done
+            broken = broken or (not done and _lost_a_worker(pool))
+            for future in done:
                 job = running.pop(future)
                 if isinstance(future.exception(), BrokenProcessPool):
                     broken = True
                     suspects.append(job)
                 else:
                     yield future.result()
-        # A broken pool ends every job under way: with its result, if there was one already.
+        if broken:
+            _end(pool)
+        # A job that was under way may have ended all the same.
         for future, job in running.items():
-            if isinstance(future.exception(), BrokenProcessPool):
+            if not future.done() or future.cancelled() or isinstance(future.exception(), BrokenProcessPool):
                 suspects.append(job)
             else:
                 yield future.result()
     finally:
         if broken:
-            _end_workers(pool)
+            _end(pool)
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _end_workers(pool: ProcessPoolExecutor) -> None:
+def _lost_a_worker(pool: ProcessPoolExecutor) -> bool:
+    # A pool watches the workers that it knew when it last woke. One that was started since, and died before it was
+    # entered among them, would be waited for without end.
+    return bool(connection.wait([process.sentinel for process in _workers(pool)], 0))
+
+
+def _end(pool: ProcessPoolExecutor) -> None:
     # A pool that breaks ends the workers that it knows, and then waits for all: one that was just being started is
     # never told, and would be waited for without end. By now all have started, for this thread starts them.
-    for process in list((getattr(pool, "_processes", None) or {}).values()):
+    for process in _workers(pool):
         process.terminate()
+    pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _workers(pool: ProcessPoolExecutor) -> list[multiprocessing.Process]:
+    return list((getattr(pool, "_processes", None) or {}).values())
 
 
 def _let_parent_stop() -> None:

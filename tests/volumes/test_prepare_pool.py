@@ -28,14 +28,15 @@ def test_death_of_a_worker_costs_its_job_alone():
     assert sorted(map(str, results)) == ["10", "2", "4", "6", "8", "died: __import__", "died: __import__"]
 
 
-def test_a_worker_that_starts_while_another_dies_is_ended_too(monkeypatch):
-    """The pool breaks while the second worker is being started, before it is among those that the pool ends."""
+@pytest.mark.parametrize("turn", [0, 1])
+def test_a_worker_that_starts_while_another_dies_is_ended_too(monkeypatch, turn):
+    """The pool breaks while a worker is being started, before it is among those that the pool watches and ends."""
     process = type(_context().Process(target=print))
     start, turns, before = process.start, iter(range(99)), set(multiprocessing.active_children())
 
     def slow(self):
         start(self)
-        if next(turns) == 1:
+        if next(turns) == turn:
             time.sleep(1)
 
     monkeypatch.setattr(process, "start", slow)
@@ -43,6 +44,26 @@ def test_a_worker_that_starts_while_another_dies_is_ended_too(monkeypatch):
     for child in set(multiprocessing.active_children()) - before:
         child.join(5)
     assert set(multiprocessing.active_children()) <= before
+
+
+def test_death_of_a_worker_that_the_pool_did_not_know_yet_is_noticed(monkeypatch, tmp_path):
+    """The worker that is still being started takes the deadly job, while the pool watches the other one alone."""
+    process, started, mark = type(_context().Process(target=print)), [], tmp_path / "mark"
+    start = process.start
+
+    def slow(self):
+        started.append(self)
+        while len(started) == 2 and not mark.exists():  # the first worker has its job
+            time.sleep(0.01)
+        start(self)
+        if len(started) == 2:
+            self.join()
+
+    monkeypatch.setattr(process, "start", slow)
+    long_once = (
+        f"__import__('os').path.exists({str(mark)!r}) or (open({str(mark)!r}, 'w'), __import__('time').sleep(600))"
+    )
+    assert sorted(map(str, run_jobs(eval, [long_once, DEADLY], 2, died))) == ["True", "died: __import__"]
 
 
 def test_jobs_are_handed_out_few_at_a_time():
