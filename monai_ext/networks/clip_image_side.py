@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional as F
 
+from monai_ext.networks.clip_activation import frugal_activation
 from monai_ext.networks.clip_adapters import ImageAdapter
 from monai_ext.networks.clip_attention import token_attention
 from monai_ext.networks.clip_towers import plain_blocks, scoped_hooks
@@ -22,7 +23,8 @@ def level_tokens(visual: Any, levels: Sequence[int], images: Tensor) -> list[Ten
     Shape:
         ``(b, 3, h, w) -> (b, n, d)`` for each level
     """
-    with plain_blocks(visual.transformer), token_attention(visual.transformer):
+    tower = visual.transformer
+    with plain_blocks(tower), token_attention(tower), frugal_activation(tower):
         return visual.forward_intermediates(
             images,
             indices=[level - 1 for level in levels],
