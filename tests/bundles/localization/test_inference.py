@@ -10,6 +10,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+import open_clip
 import pytest
 import SimpleITK
 import torch
@@ -228,6 +229,26 @@ def test_adapters_of_a_clip_with_random_weights(run_flow: Run, tmp_path: Path) -
     with pytest.raises(RuntimeError) as caught:
         run_flow(BUNDLE, ["inference", "tiny"], False, {**settings, "adapters": None})
     assert sentence(caught).startswith("adapters: none given; train them with train.json")
+
+
+@pytest.mark.parametrize("weights", ["openai", "laion2b_s32b_b82k"])
+def test_pictures_are_shown_as_in_training_and_known_before_a_clip_is_built(
+    monkeypatch: pytest.MonkeyPatch, weights: str
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(open_clip.CLIP, "__init__", refuse)
+    parser, folder = ConfigParser(), Path(monai_ext.bundle_path(BUNDLE)) / "configs"
+    parser.read_config([str(folder / "inference.json"), str(folder / "evaluate.json")])
+    parser.update({"architecture": "ViT-L-14", "clip_weights": weights, "image_size": [518, 476], "adapters": None})
+    picture = parser.get_parsed_content("picture")
+    trained_on = open_clip.get_pretrained_cfg("ViT-L-14", weights)  # where training takes its colours from
+    assert (picture.height, picture.width) == (518, 476)
+    np.testing.assert_allclose(picture.mean.flatten(), trained_on["mean"], rtol=1e-6)  # float32
+    np.testing.assert_allclose(picture.std.flatten(), trained_on["std"], rtol=1e-6)
+    assert parser.get_parsed_content("preprocessing").mask_size == (518, 476)
+    assert parser.get_parsed_content("calibration_settings")["image_size"] == [518, 476]
 
 
 def test_a_dicom_series_and_a_stored_volume(
