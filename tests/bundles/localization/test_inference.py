@@ -251,6 +251,17 @@ def test_pictures_are_shown_as_in_training_and_known_before_a_clip_is_built(
     assert parser.get_parsed_content("calibration_settings")["image_size"] == [518, 476]
 
 
+def test_the_network_is_the_published_clip_at_the_size_of_its_pictures() -> None:
+    parser = ConfigParser()
+    parser.read_config([str(Path(monai_ext.bundle_path(BUNDLE)) / "configs" / "inference.json")])
+    with torch.device("meta"):  # whole, but for the weights themselves
+        clip = parser.get_parsed_content("network_def").model.clip
+    assert (clip.image_size, clip.depth, clip.width, clip.embed_dim) == ((518, 518), 24, 1024, 768)
+    taken = parser.get_parsed_content("clip_input")
+    assert (clip.image_size, clip.mean, clip.std) == (taken.image_size, taken.mean, taken.std)
+    assert clip.activation == "quick_gelu"  # what OpenAI's weights were trained with
+
+
 def test_a_dicom_series_and_a_stored_volume(
     run_flow: Run, mirror: dict[str, Any], write_scan: Write, tmp_path: Path
 ) -> None:
