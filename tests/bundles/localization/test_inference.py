@@ -231,14 +231,18 @@ def test_adapters_of_a_clip_with_random_weights(run_flow: Run, tmp_path: Path) -
     assert sentence(caught).startswith("adapters: none given; train them with train.json")
 
 
-@pytest.mark.parametrize("weights", ["openai", "laion2b_s32b_b82k"])
-def test_pictures_are_shown_as_in_training_and_known_before_a_clip_is_built(
-    monkeypatch: pytest.MonkeyPatch, weights: str
-) -> None:
+@pytest.fixture
+def no_clip(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A computer without the memory for any CLIP."""
+
     def refuse(*_: Any, **__: Any) -> None:
         raise MemoryError
 
     monkeypatch.setattr(open_clip.CLIP, "__init__", refuse)
+
+
+@pytest.mark.parametrize("weights", ["openai", "laion2b_s32b_b82k"])
+def test_pictures_are_shown_as_in_training_and_known_before_a_clip_is_built(no_clip: None, weights: str) -> None:
     parser, folder = ConfigParser(), Path(monai_ext.bundle_path(BUNDLE)) / "configs"
     parser.read_config([str(folder / "inference.json"), str(folder / "evaluate.json")])
     parser.update({"architecture": "ViT-L-14", "clip_weights": weights, "image_size": [518, 476], "adapters": None})
@@ -249,6 +253,18 @@ def test_pictures_are_shown_as_in_training_and_known_before_a_clip_is_built(
     np.testing.assert_allclose(picture.std.flatten(), trained_on["std"], rtol=1e-6)
     assert parser.get_parsed_content("preprocessing").mask_size == (518, 476)
     assert parser.get_parsed_content("calibration_settings")["image_size"] == [518, 476]
+
+
+def test_a_calibration_that_does_not_fit_is_told_before_a_clip_is_built(no_clip: None, tmp_path: Path) -> None:
+    Image.fromarray(np.full((31, 37), 20, np.uint8)).save(tmp_path / "x.png")
+    (tmp_path / "calibration.json").write_text("{}")
+    parser = ConfigParser()
+    parser.read_config([str(Path(monai_ext.bundle_path(BUNDLE)) / "configs" / "inference.json")])
+    paths = {"dataset_dir": "x.png", "output_dir": "out", "calibration_file": "calibration.json"}
+    parser.update({name: str(tmp_path / path) for name, path in paths.items()} | {"adapters": None, "device": "cpu"})
+    with pytest.raises(RuntimeError) as caught:
+        parser.get_parsed_content("evaluator")
+    assert sentence(caught).startswith("calibration.json: no calibration can be read from it")
 
 
 def test_the_network_is_the_published_clip_at_the_size_of_its_pictures() -> None:
