@@ -3,12 +3,13 @@
 from typing import Any
 
 from monai_ext.base import leave_folders, stop_on_signals
+from monai_ext.handlers import close_curves
 
 
 def run_training(trainer: Any, patience_s: float = 5.0) -> None:
     """Run a trainer; on SIGTERM or SIGUSR1 its `RunCheckpoints` saves at the end of the step and ends with code 75.
 
-    However the run ends, its folder is then free for another one.
+    However the run ends, its curves are then closed and its folder is free for another one.
 
     Args:
         trainer: anything with ``run()``.
@@ -18,4 +19,5 @@ def run_training(trainer: Any, patience_s: float = 5.0) -> None:
         with stop_on_signals(patience_s):
             trainer.run()
     finally:
+        close_curves()
         leave_folders()

@@ -3,6 +3,7 @@
 from monai_ext.handlers.adapters import AdapterFiles, BestAdapters
 from monai_ext.handlers.anomaly_scoring import AnomalyScoring
 from monai_ext.handlers.checkpoints import BestModel, RunCheckpoints
+from monai_ext.handlers.curves import CurveFile, close_curves
 from monai_ext.handlers.history import HistoryLines, shared
 from monai_ext.handlers.localization import LocalizationSummary, NormalCases
 from monai_ext.handlers.map_ranking import MapRanking
@@ -21,6 +22,7 @@ __all__ = [
     "BestAdapters",
     "BestModel",
     "CaseScoring",
+    "CurveFile",
     "Finding",
     "FollowPlan",
     "HistoryLines",
@@ -34,6 +36,7 @@ __all__ = [
     "RunSummary",
     "ScanProgress",
     "TrainingProgress",
+    "close_curves",
     "resume_way",
     "shared",
 ]

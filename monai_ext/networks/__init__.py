@@ -18,6 +18,7 @@ from monai_ext.networks.clip_adapter_files import (
     save_adapters,
 )
 from monai_ext.networks.clip_adapter_import import import_adapters
+from monai_ext.networks.clip_inputs import ClipInput, clip_input
 from monai_ext.networks.clip_models import ClipModel, load_clip, load_clip_weights
 from monai_ext.networks.clip_prompts import ClassPrompts, PromptTable
 from monai_ext.networks.hi_end_mae import TAPS, HiEndMAE, MAEOutput
@@ -37,6 +38,7 @@ __all__ = [
     "AnomalyLocalizer",
     "AnomalyMaps",
     "ClassPrompts",
+    "ClipInput",
     "ClipModel",
     "HiEndMAE",
     "HiEndReconstructor",
@@ -50,6 +52,7 @@ __all__ = [
     "Stage2Output",
     "TokensToVolume",
     "adapted_clip",
+    "clip_input",
     "convert",
     "denormalise_patches",
     "draw_shuffle",

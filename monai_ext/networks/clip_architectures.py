@@ -44,9 +44,17 @@ class Architecture:
     @property
     def native_grid(self) -> tuple[int, int]:
         """Patches down and across at its own image size."""
-        vision = self.config["vision_cfg"]
-        sizes, patches = _pair(vision.get("image_size", _PIXELS)), _pair(vision.get("patch_size", _PATCH))
+        sizes, patches = self.image_size(), _pair(self.config["vision_cfg"].get("patch_size", _PATCH))
         return sizes[0] // patches[0], sizes[1] // patches[1]
+
+    def image_size(self, image_size: Size | None = None) -> tuple[int, int]:
+        """Return height and width of its pictures in pixels: its own, or those of another image size.
+
+        Raises:
+            SettingError: no whole number of patches.
+        """
+        height, width = _pair(self.resized(image_size)["vision_cfg"].get("image_size", _PIXELS))
+        return height, width
 
     def resized(self, image_size: Size | None) -> dict[str, Any]:
         """Return a configuration for another image size: pixels, or (height, width).
@@ -78,7 +86,16 @@ class Architecture:
         tag = self.tag_of(weights)
         if tag is None or self.name is None:
             return Path(weights).name, Path(weights), {}
-        return tag, find_tag_weights(self.name, tag, cache_dir), dict(get_pretrained_cfg(self.name, tag))
+        return tag, find_tag_weights(self.name, tag, cache_dir), self.trained(weights)
+
+    def trained(self, weights: str | os.PathLike[str]) -> dict[str, Any]:
+        """Return what open_clip knows of weights without fetching them, nothing of a file: ``mean``, ``quick_gelu``.
+
+        Raises:
+            SettingError: neither a tag of this architecture nor a path.
+        """
+        tag = self.tag_of(weights)
+        return {} if tag is None or self.name is None else dict(get_pretrained_cfg(self.name, tag))
 
     def tag_of(self, weights: str | os.PathLike[str]) -> str | None:
         """Return the tag that weights are called by, ``None`` if they are a file.

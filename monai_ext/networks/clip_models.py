@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from monai_ext.base import SettingError
 from monai_ext.networks.clip_architectures import Activation, Size, find_architecture
+from monai_ext.networks.clip_inputs import input_of
 from monai_ext.networks.clip_tokens import StrictTokenizer, Tokenizer, tokenizer_for
 from monai_ext.networks.clip_towers import activation_of, check_towers, text_tower
 from monai_ext.networks.clip_weights import fill_clip, read_clip_weights
@@ -121,13 +122,13 @@ def load_clip(
     tag, path, trained = (None, None, None) if weights is None else found.weights(weights, cache_dir)
     config = found.resized(image_size)
     config["quick_gelu"] = found.quick_gelu(activation, path, trained)
-    pictures = {**(trained or {}), **found.pictures}
+    taken = input_of(found, weights, image_size)
     clip = ClipModel(
         _built(config, found.tag).eval().requires_grad_(False),
         tokenizer_for(found.name, config),
         f"{found.tag}/{tag or 'random'}",
-        tuple(pictures.get("mean", OPENAI_DATASET_MEAN)),
-        tuple(pictures.get("std", OPENAI_DATASET_STD)),
+        taken.mean,
+        taken.std,
     )
     if path is not None:
         load_clip_weights(clip, path, sha256=sha256, native_grid=found.native_grid)

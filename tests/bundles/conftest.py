@@ -1,5 +1,6 @@
 """Small phantoms, small networks, and workflows the way the model zoo tests them."""
 
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,7 @@ def run_flow() -> Callable[..., ConfigWorkflow]:
         assert not flow.check_properties()
         flow.run()
         flow.finalize()
+        assert not [one for one in threading.enumerate() if type(one).__module__.startswith("tensorboard.")]
         return flow
 
     return run

@@ -117,10 +117,7 @@ def test_only_the_first_rank_writes(pretraining: Path) -> None:
     run = pretraining / "run"
     assert {p.name for p in run.iterdir()} == {"history.jsonl", "models", "previews", "provenance.json", "tensorboard"}
     assert [row["epoch"] for row in history(pretraining)] == [1, 2]
-    # One process, two writers: the trainer's and the evaluator's.
-    names = sorted(p.name for p in (run / "tensorboard").iterdir())
-    assert len(names) == 2
-    assert len({name.split(".")[-2] for name in names}) == 1
+    assert len(list((run / "tensorboard").iterdir())) == 1  # one process, one file
 
 
 @pytest.mark.full

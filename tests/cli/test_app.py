@@ -2,9 +2,12 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+Verb = Callable[..., int]
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
@@ -39,7 +42,6 @@ def test_config_path_prints_a_file_that_exists() -> None:
     [
         (("config-path", "hi_end_mae_ct_pretrain", "nonesuch"), "has no configuration 'nonesuch'; it has"),
         (("bundle-path", "nonesuch"), "no 'nonesuch' is shipped; choose one of"),
-        (("demo", "--minutes", "0"), "minutes: 0 leaves no time to train"),
     ],
 )
 def test_what_a_user_can_mend_is_one_sentence_and_exit_code_2(words: tuple[str, ...], sentence: str) -> None:
@@ -47,3 +49,11 @@ def test_what_a_user_can_mend_is_one_sentence_and_exit_code_2(words: tuple[str, 
     assert found.returncode == 2
     assert sentence in found.stderr
     assert "Traceback" not in found.stderr
+
+
+def test_a_verb_that_needs_torch_ends_so_too(verb: Verb, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert verb("demo", "--minutes", "0", "--output", str(tmp_path / "demo")) == 2
+    told = capfd.readouterr().err
+    assert "minutes: 0 leaves no time to train" in told
+    assert "Traceback" not in told
+    assert not (tmp_path / "demo").exists()

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -49,13 +50,20 @@ def test_a_picture_and_where_its_results_are(model: list[str], tmp_path: Path) -
     assert (tmp_path / "localizations" / "photo" / "photo_candidates.json").is_file()
 
 
-def test_an_unknown_class_lists_the_known_ones(model: list[str], tmp_path: Path) -> None:
+def test_an_unknown_class_lists_the_known_ones(
+    model: list[str],
+    verb: Callable[..., int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     Image.fromarray(np.zeros((47, 53), np.uint8)).save(tmp_path / "photo.png")
-    found = run("photo.png", "--class", "spleen", *model, cwd=tmp_path)
-    assert found.returncode == 2
-    assert found.stderr.count("\n") <= 2
-    assert "class 'spleen': unknown; choose one of" in found.stderr
-    assert "--free-text" in found.stderr
+    monkeypatch.chdir(tmp_path)
+    assert verb("localize", "photo.png", "--class", "spleen", *model) == 2
+    told = capfd.readouterr().err
+    assert told.count("\n") <= 2
+    assert "class 'spleen': unknown; choose one of" in told
+    assert "--free-text" in told
     assert not (tmp_path / "localizations").exists()
 
 

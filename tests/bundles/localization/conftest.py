@@ -52,7 +52,8 @@ class Mirror(nn.Module):
 
 
 _MIRROR: dict[str, Any] = {
-    "network": Mirror(),
+    "network_def": Mirror(),  # MONAI's check of a workflow's properties would build the CLIP, which nobody asks
+    "network": "@network_def",
     "adapters": None,
     "device": "cpu",
     "picture": {

@@ -10,6 +10,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+import open_clip
 import pytest
 import SimpleITK
 import torch
@@ -228,6 +229,53 @@ def test_adapters_of_a_clip_with_random_weights(run_flow: Run, tmp_path: Path) -
     with pytest.raises(RuntimeError) as caught:
         run_flow(BUNDLE, ["inference", "tiny"], False, {**settings, "adapters": None})
     assert sentence(caught).startswith("adapters: none given; train them with train.json")
+
+
+@pytest.fixture
+def no_clip(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A computer without the memory for any CLIP."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(open_clip.CLIP, "__init__", refuse)
+
+
+@pytest.mark.parametrize("weights", ["openai", "laion2b_s32b_b82k"])
+def test_pictures_are_shown_as_in_training_and_known_before_a_clip_is_built(no_clip: None, weights: str) -> None:
+    parser, folder = ConfigParser(), Path(monai_ext.bundle_path(BUNDLE)) / "configs"
+    parser.read_config([str(folder / "inference.json"), str(folder / "evaluate.json")])
+    parser.update({"architecture": "ViT-L-14", "clip_weights": weights, "image_size": [518, 476], "adapters": None})
+    picture = parser.get_parsed_content("picture")
+    trained_on = open_clip.get_pretrained_cfg("ViT-L-14", weights)  # where training takes its colours from
+    assert (picture.height, picture.width) == (518, 476)
+    np.testing.assert_allclose(picture.mean.flatten(), trained_on["mean"], rtol=1e-6)  # float32
+    np.testing.assert_allclose(picture.std.flatten(), trained_on["std"], rtol=1e-6)
+    assert parser.get_parsed_content("preprocessing").mask_size == (518, 476)
+    assert parser.get_parsed_content("calibration_settings")["image_size"] == [518, 476]
+
+
+def test_a_calibration_that_does_not_fit_is_told_before_a_clip_is_built(no_clip: None, tmp_path: Path) -> None:
+    Image.fromarray(np.full((31, 37), 20, np.uint8)).save(tmp_path / "x.png")
+    (tmp_path / "calibration.json").write_text("{}")
+    parser = ConfigParser()
+    parser.read_config([str(Path(monai_ext.bundle_path(BUNDLE)) / "configs" / "inference.json")])
+    paths = {"dataset_dir": "x.png", "output_dir": "out", "calibration_file": "calibration.json"}
+    parser.update({name: str(tmp_path / path) for name, path in paths.items()} | {"adapters": None, "device": "cpu"})
+    with pytest.raises(RuntimeError) as caught:
+        parser.get_parsed_content("evaluator")
+    assert sentence(caught).startswith("calibration.json: no calibration can be read from it")
+
+
+def test_the_network_is_the_published_clip_at_the_size_of_its_pictures() -> None:
+    parser = ConfigParser()
+    parser.read_config([str(Path(monai_ext.bundle_path(BUNDLE)) / "configs" / "inference.json")])
+    with torch.device("meta"):  # whole, but for the weights themselves
+        clip = parser.get_parsed_content("network_def").model.clip
+    assert (clip.image_size, clip.depth, clip.width, clip.embed_dim) == ((518, 518), 24, 1024, 768)
+    taken = parser.get_parsed_content("clip_input")
+    assert (clip.image_size, clip.mean, clip.std) == (taken.image_size, taken.mean, taken.std)
+    assert clip.activation == "quick_gelu"  # what OpenAI's weights were trained with
 
 
 def test_a_dicom_series_and_a_stored_volume(

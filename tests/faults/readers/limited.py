@@ -15,6 +15,8 @@ import tempfile
 import time
 from typing import Any, BinaryIO
 
+import SimpleITK  # noqa: F401  # before the limits count, and once for all forks: loading it takes longer than a read
+
 MEMORY_BYTES = 3 << 29  # beyond what the loaded libraries take
 WAIT_FACTOR = 6  # of the time that is waited to the time that is computed: the machine may have other work
 
