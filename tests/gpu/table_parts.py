@@ -74,11 +74,15 @@ def trial_parts(out: Path) -> list[Part]:
     """Return each kind of part in the smallest size, on a CPU: its rows are worth nothing, that they come is."""
     cpu = ("--device", "cpu")
     scans = ("--tiny", "--workers", "1", "--scans", "2", "--shape", "96", "80", "96", "--spacing", "4")
-    step = pretraining("pretraining", "tiny", 1, 1, ("published", "off", "off+recompute"), 240, 60, *cpu)
-    image = clip((1,), 1, *cpu, "--small")._replace(limit_s=240, expected_s=60)
-    heads = attention(*cpu, "--batch", "1")._replace(limit_s=120, expected_s=20)
-    loader = waits((4,), *scans, "--iterations", "2", "--writers", "1")._replace(limit_s=240, expected_s=60)
-    return [step, image, heads, loader, tests_part(out, 120, 20)]
+    parts = [
+        pretraining("pretraining", "tiny", 1, 1, ("published", "off", "off+recompute"), 0, 0, *cpu),
+        clip((1,), 1, *cpu, "--small"),
+        attention(*cpu, "--batch", "1"),
+        waits((4,), *scans, "--iterations", "2", "--writers", "1"),
+        tests_part(out, 0, 0),
+    ]
+    # Nothing presses there, and the machine may be busy.
+    return [part._replace(limit_s=600, expected_s=20) for part in parts]
 
 
 def large(name: str, batch: int, times: int, *arms: str) -> Part:
