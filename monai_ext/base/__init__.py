@@ -30,7 +30,13 @@ from monai_ext.base.ranks import bare, gather, join_ranks, lost_a_rank, rank, te
 from monai_ext.base.run_folders import hold_folder, leave_folders
 from monai_ext.base.settings import as_numbers, is_number
 from monai_ext.base.shards import is_parted, own_part, own_part_is_finite, parted, whole
-from monai_ext.base.stopping import REQUEUE, leave_stopping_to_the_run, stop_asked, stop_on_signals
+from monai_ext.base.stopping import (
+    REQUEUE,
+    end_children_at_exit,
+    leave_stopping_to_the_run,
+    stop_asked,
+    stop_on_signals,
+)
 from monai_ext.base.streams import print_any_name
 from monai_ext.base.window_presets import WINDOWS, find_window
 from monai_ext.base.windows import check_window, window_hu
@@ -58,6 +64,7 @@ __all__ = [
     "copy_weights",
     "derive_seed",
     "digest_path",
+    "end_children_at_exit",
     "find_window",
     "gather",
     "hold",

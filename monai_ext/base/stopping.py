@@ -40,7 +40,7 @@ def stop_on_signals(patience_s: float = 5.0) -> Iterator[None]:
             os.kill(os.getpid(), number)
 
     before = {number: signal.signal(number, ask) for number in STOP_SIGNALS}
-    atexit.register(_end_stuck_children)
+    end_children_at_exit()
     try:
         yield
     finally:
@@ -64,10 +64,18 @@ def leave_stopping_to_the_run(_worker: int = 0) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _end_stuck_children() -> None:
-    # At the interpreter's end multiprocessing terminates its children and waits: for ever, if a worker is stuck.
+def end_children_at_exit() -> None:
+    """Have this process kill its daemonic children when it ends; call it again when there are new ones.
+
+    multiprocessing asks them by SIGTERM, which workers of :func:`leave_stopping_to_the_run` pass over, and waits for
+    ever. torch waits five seconds for each that persists beside pinned memory, unless it is gone before: hence again.
+    """
+    atexit.unregister(_end_children)
+    atexit.register(_end_children)  # what is registered last runs first
+
+
+def _end_children() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises where a worker is killed
     for child in multiprocessing.active_children():
         if child.daemon:
-            child.join(5)
             child.kill()

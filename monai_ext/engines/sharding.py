@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 from monai.networks.blocks.transformerblock import TransformerBlock
-from torch import nn
+from torch import Tensor, nn
 
 from monai_ext.base import SettingError
 
@@ -39,6 +39,7 @@ def over_ranks(network: nn.Module, device: torch.device, shard: bool = False) ->
     for tensor in (*network.parameters(), *network.buffers()):
         torch.distributed.broadcast(tensor.detach(), 0)
     mesh = torch.distributed.init_device_mesh(device.type, (torch.distributed.get_world_size(),))
+    network.register_forward_hook(_own_tensors)  # before that of FSDP2, which then hooks on to the copies
     for part in (*blocks, network):
         # Kept gathered from the forward pass to the backward one: half the traffic, and no rank waits in validation.
         fully_shard(part, mesh=mesh, reshard_after_forward=False)
@@ -46,6 +47,15 @@ def over_ranks(network: nn.Module, device: torch.device, shard: bool = False) ->
         # Previews call it, on the first rank alone; its blocks must know that they are part of a whole.
         register_fsdp_forward_method(network, "predict")
     return network
+
+
+def _own_tensors(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+    # Changed in place, a view would lose the hook by which FSDP2 gathers parameters for the backward pass.
+    if isinstance(output, Tensor):
+        return output.clone() if output.requires_grad and output._is_view() else output
+    if isinstance(output, tuple) and hasattr(output, "_fields"):
+        return type(output)(*(_own_tensors(_module, _inputs, one) for one in output))
+    return output
 
 
 class GatheredWeights:

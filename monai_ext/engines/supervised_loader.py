@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from monai.data import DataLoader
 from torch.utils.data import Dataset, Sampler
 
-from monai_ext.base import RunError, SettingError, is_number, leave_stopping_to_the_run
+from monai_ext.base import RunError, SettingError, end_children_at_exit, is_number, leave_stopping_to_the_run
 from monai_ext.engines.draws import Draw
 from monai_ext.engines.ended_workers import WorkerWatch
 from monai_ext.engines.watched_samples import DrawNotes, Troubles, UsableBatch, WatchedSamples, name_of
@@ -185,6 +185,8 @@ class SupervisedLoader(DataLoader):
 
     def _begin(self) -> None:
         self._running = super().__iter__()
+        if self.num_workers:
+            end_children_at_exit()
         self.watch.begin(list(getattr(self._running, "_workers", [])))
 
     def _leave(self) -> None:

@@ -15,8 +15,10 @@ def normalise_patches(patches: Tensor, epsilon: float = 1e-6) -> Tensor:
         ``(b, n, p) -> (b, n, p)``, at least float32
     """
     patches = _at_least_single(patches)
-    variance = patches.var(dim=-1, keepdim=True, unbiased=False)
-    return (patches - patches.mean(dim=-1, keepdim=True)) / (variance + epsilon).sqrt()
+    centred = patches - patches.mean(dim=-1, keepdim=True)
+    # A CPU takes six times as long over `var`.
+    variance = torch.linalg.vector_norm(centred, dim=[-1], keepdim=True).square() / patches.shape[-1]
+    return centred / (variance + epsilon).sqrt()
 
 
 def denormalise_patches(prediction: Tensor, patches: Tensor, published: bool = False, epsilon: float = 1e-6) -> Tensor:

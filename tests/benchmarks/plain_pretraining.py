@@ -11,7 +11,7 @@ from monai.networks.blocks.transformerblock import TransformerBlock
 from torch import Tensor
 from torch.nn import functional as F
 
-from monai_ext.networks import HiEndMAE, normalise_patches, take_tokens
+from monai_ext.networks import HiEndMAE, take_tokens
 
 
 def heads_of(tokens: Tensor, heads: int) -> Tensor:
@@ -43,6 +43,12 @@ def block_of(block: TransformerBlock, tokens: Tensor, memory: Tensor | None = No
     return tokens + block.mlp.linear2(F.gelu(block.mlp.linear1(block.norm2(tokens))))
 
 
+def plain_target(patches: Tensor) -> Tensor:
+    """Normalise each patch by its mean and biased variance: ``(b, n, p) -> (b, n, p)``."""
+    variance = patches.var(dim=-1, keepdim=True, unbiased=False)
+    return (patches - patches.mean(dim=-1, keepdim=True)) / (variance + 1e-6).sqrt()
+
+
 def plain_loss(network: HiEndMAE, image: Tensor, shuffle: Tensor) -> Tensor:
     """Return the mean squared error of the masked patches: ``(b, c, x, y, z)``, ``(b, n)`` -> a scalar."""
     patches = network.fold(image)
@@ -70,7 +76,7 @@ def plain_loss(network: HiEndMAE, image: Tensor, shuffle: Tensor) -> Tensor:
     for block, memory in zip(network.decoder.cross_attention_blocks, reversed(memories), strict=True):
         decoded = block_of(block, decoded, memory)
     prediction = network.decoder.head(network.decoder.norm(decoded))[:, 1:]
-    squares = (prediction - take_tokens(normalise_patches(patches), shuffle)).square().mean(dim=-1)
+    squares = (prediction - take_tokens(plain_target(patches), shuffle)).square().mean(dim=-1)
     hidden_ones = (torch.arange(network.tokens, device=image.device) >= network.visible).to(squares.dtype)
     return (squares * hidden_ones).sum() / (hidden_ones.sum() * len(image))
 

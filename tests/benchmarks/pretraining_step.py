@@ -118,6 +118,7 @@ def on_card(model: str, batch: int, arms: Sequence[str], device: torch.device, t
     """Measure arms one after the other, each alone in the card's memory."""
     for arm in arms:
         row = {"model": model, "batch": batch, "arm": arm}
+        torch.compiler.reset()  # recorded graphs keep their memory until then
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
         try:

@@ -27,6 +27,7 @@ def train(folder: Path, settings: dict[str, Any]) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, encoding="utf-8", timeout=280)
     assert done.returncode == 0, done.stderr
+    assert "FSDP2-wrapped" not in done.stderr
 
 
 def checkpoint(folder: Path, iteration: int) -> dict[str, Any]:
@@ -51,6 +52,10 @@ def sharded(tmp_path_factory: pytest.TempPathFactory, settings: dict[str, Any]) 
     folder = tmp_path_factory.mktemp("sharded")
     train(folder, {**settings, "shard": True})
     return folder
+
+
+def flat(state: dict[int, dict[str, torch.Tensor]]) -> torch.Tensor:
+    return torch.cat([value.flatten() for number in sorted(state) for value in state[number].values()])
 
 
 def close(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
@@ -83,15 +88,32 @@ def test_checkpoints_are_those_of_a_run_that_is_not_parted(copied: Path, sharded
         }
 
 
-@pytest.mark.parametrize("shard", [True, False])
-def test_a_parted_run_resumes_parted_and_copied(
-    sharded: Path, settings: dict[str, Any], tmp_path: Path, shard: bool
+@pytest.mark.parametrize(("first", "then"), [(True, True), (True, False), (False, True)])
+def test_a_run_resumes_parted_or_copied_whichever_it_was(
+    copied: Path, sharded: Path, settings: dict[str, Any], tmp_path: Path, first: bool, then: bool
 ) -> None:
-    middle = sharded / "run" / "models" / "checkpoint_iteration=2.pt"
-    train(tmp_path, {**settings, "shard": shard, "resume": str(middle)})
-    ours, whole = checkpoint(tmp_path, 4)["model"], checkpoint(sharded, 4)["model"]
-    if not shard:
-        close(ours, whole)
+    begun, never_stopped = (sharded if first else copied), (sharded if then else copied)
+    middle = begun / "run" / "models" / "checkpoint_iteration=2.pt"
+    train(tmp_path, {**settings, "shard": then, "resume": str(middle)})
+    ours, theirs = (checkpoint(folder, 4) for folder in (tmp_path, never_stopped))
+    assert ours["optimizer"]["param_groups"] == theirs["optimizer"]["param_groups"]
+    averages = [flat(one["optimizer"]["state"]) for one in (ours, theirs)]
+    if first != then:
+        close(ours["model"], theirs["model"])
+        # Running averages of gradients clipped to a norm of 0.5 together.
+        torch.testing.assert_close(*averages, rtol=1e-3, atol=1e-5)
         return
-    assert list(ours) == list(whole)
-    assert all(torch.equal(value, whole[name]) for name, value in ours.items())
+    assert list(ours["model"]) == list(theirs["model"])
+    assert all(torch.equal(value, theirs["model"][name]) for name, value in ours["model"].items())
+    assert torch.equal(*averages)
+
+
+def test_it_trains_without_validation(settings: dict[str, Any], tmp_path: Path) -> None:
+    for name, shard in (("parted", True), ("copied", False)):
+        train(tmp_path / name, {**settings, "held_out": 0, "shard": shard})
+    ours, theirs = (checkpoint(tmp_path / name, 4) for name in ("parted", "copied"))
+    close(ours["model"], theirs["model"])
+    assert not (tmp_path / "parted" / "run" / "previews").exists()
+    rows = [json.loads(line) for line in (tmp_path / "parted" / "run" / "history.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert all("val_loss" not in row for row in rows)
