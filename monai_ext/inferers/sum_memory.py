@@ -14,6 +14,8 @@ from monai_ext.inferers.mapped_volume import take_room
 from monai_ext.inferers.windows import Index
 
 _SPARE = 1 << 25  # bytes that wait for another use
+# Shared with nobody, which costs the system less; it is so by itself where there are no such flags.
+_PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_ANONYMOUS") else {}
 
 
 class SumMemory(Protocol):
@@ -50,7 +52,7 @@ class OwnMemory:
         count = shape.numel()
         at = next((at for at, each in enumerate(self._free) if each.numel() == count and each.dtype == dtype), None)
         if at is None:
-            taken = torch.frombuffer(mmap.mmap(-1, count * dtype.itemsize), dtype=dtype)
+            taken = torch.frombuffer(mmap.mmap(-1, count * dtype.itemsize, **_PRIVATE), dtype=dtype)
         else:
             taken = self._free.pop(at)
         self._taken[index] = taken
