@@ -3,6 +3,7 @@
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
@@ -12,6 +13,9 @@ from monai_ext.inferers.sum_memory import SumMemory
 from monai_ext.inferers.windows import Index, Place, Window, Windows
 
 View = tuple[bool, bool, bool]
+
+_KEPT = 1 << 24  # values of the shares that are kept; those of bricks that a window touches are, whatever their number
+_LEAST_KEPT = 64
 
 
 @dataclass(frozen=True)
@@ -23,8 +27,7 @@ class Brick:
         place: its voxels.
         count: how many bricks there are along x, y, z.
         classes: how many the network makes.
-        logits: ``(classes, x, y, z)``; ``None`` where no window was run. Where sums lie in a file, it holds
-            until the next brick is asked for.
+        logits: ``(classes, x, y, z)``; ``None`` where no window was run. It holds until the next brick is asked for.
     """
 
     index: Index
@@ -62,7 +65,10 @@ class BrickSums:
             for index in windows.bricks_of(window):
                 self._covering[index].append(window)
         self._missing = {index: len(covering) for index, covering in self._covering.items()}
-        self._shares: dict[Index, dict[View, Tensor]] = {}
+        self._views = len({window.mirrored for window in run})
+        kept = _KEPT // (windows.largest_brick() * max(self._views, 1))
+        # Along the longest axis most bricks are covered as the one before.
+        self._shares_of = lru_cache(max(kept, _LEAST_KEPT))(partial(_shares, importance))
         self._sums: dict[Index, Tensor] = {}
         # Bricks before each along the axes, which interpolation needs first, that are not given yet.
         self._before: dict[Index, int] = {index: sum(at > 0 for at in index) for index in windows.bricks()}
@@ -72,17 +78,23 @@ class BrickSums:
 
     def add(self, index: Index, window: Window, logits: Tensor) -> None:
         """Add to one brick its part of a window's ``(classes, x, y, z)`` logits, on the volume's unmirrored axes."""
-        part = self.windows.inside(window, index)
-        values, weights = logits[:, *part], self.importance[part] * self._share(index, window.mirrored)
-        if index not in self._sums:
-            room = self.memory.take(index, values.shape, self.dtype)
-            self._sums[index] = torch.mul(values, weights, out=room)
-        elif self.dtype == values.dtype:
-            self._sums[index].addcmul_(values, weights)
+        part, place = self.windows.shared(window, index)
+        values, weights = logits[:, *part], self.importance[part]
+        if self._views > 1:
+            weights = weights * self._shares(index).of[window.mirrored][place]
+        begun = self._sums.get(index)
+        if begun is None:
+            begun = self._sums[index] = self._begun(index, len(logits))
+            if values.shape == begun.shape:
+                torch.mul(values, weights, out=begun)  # not added to zeros, for that goes through memory twice
+                return self._added(index)
+            begun.zero_()
+            begun[0].copy_(self._shares(index).bare)  # background where none of the windows is run
+        if self.dtype == values.dtype:
+            begun[:, *place].addcmul_(values, weights)
         else:
-            self._sums[index].add_(values * weights)
-        self._missing[index] -= 1
-        self._note(index)
+            begun[:, *place].add_(values * weights)
+        self._added(index)
 
     def rest(self, before: Window, after: Window | None) -> None:
         """Let what waits rest, but for the bricks of the window that is run next."""
@@ -101,10 +113,13 @@ class BrickSums:
             index = self._ready.popleft()
             logits = self._sums.pop(index, None)
             if logits is not None:
+                if self._views == 1:
+                    (share,) = self._shares(index).of.values()
+                    logits.mul_(share)
                 _refuse_not_finite(logits)
             yield Brick(index, self.windows.place(index), self._count, self.classes, logits)
             self.memory.give_back(index)
-            for gone in (self._covering, self._missing, self._shares, self._before):
+            for gone in (self._covering, self._missing, self._before):
                 gone.pop(index, None)
             for axis in range(3):
                 x, y, z = (at + (other == axis) for other, at in enumerate(index))
@@ -112,20 +127,56 @@ class BrickSums:
                     self._before[x, y, z] -= 1
                     self._note((x, y, z))
 
+    def _added(self, index: Index) -> None:
+        self._missing[index] -= 1
+        self._note(index)
+
     def _note(self, index: Index) -> None:
         if not self._missing.get(index) and not self._before[index]:
             self._ready.append(index)
 
-    def _share(self, index: Index, view: View) -> Tensor:
-        """Return what the weights of one view are multiplied with, so that those of all windows add up to 1."""
-        if index not in self._shares:
-            totals: dict[View, Tensor] = {}
-            for window in self._covering[index]:
-                weights = self.importance[self.windows.inside(window, index)]
-                before = totals.get(window.mirrored)
-                totals[window.mirrored] = weights if before is None else before + weights
-            self._shares[index] = {each: 1 / (total * len(totals)) for each, total in totals.items()}
-        return self._shares[index][view]
+    def _begun(self, index: Index, classes: int) -> Tensor:
+        size = (part.stop - part.start for part in self.windows.place(index))
+        return self.memory.take(index, torch.Size((classes, *size)), self.dtype)
+
+    def _shares(self, index: Index) -> "_Shares":
+        place = self.windows.place(index)
+        x, y, z = (part.start for part in place)
+        covering = (
+            ((window.start[0] - x, window.start[1] - y, window.start[2] - z), window.mirrored)
+            for window in self._covering[index]
+        )
+        return self._shares_of((place[0].stop - x, place[1].stop - y, place[2].stop - z), tuple(covering))
+
+
+@dataclass(frozen=True)
+class _Shares:
+    """What weights of a brick's voxels are multiplied with, so that those of all windows add up to 1.
+
+    Attributes:
+        of: for the windows of each view ``(x, y, z)``; 1 where no window lies.
+        bare: ``(x, y, z)``, where no window of any view lies.
+    """
+
+    of: dict[View, Tensor]
+    bare: Tensor
+
+
+def _shares(importance: Tensor, size: Index, covering: Sequence[tuple[Index, View]]) -> _Shares:
+    """Return the shares of a brick's windows, which begin at voxels counted from the brick's first."""
+    totals: dict[View, Tensor] = {}
+    for start, view in covering:
+        if view not in totals:
+            totals[view] = importance.new_zeros(size)
+        edges = [
+            (max(at, 0) - at, max(at, 0), min(at + window, full) - max(at, 0))
+            for at, window, full in zip(start, importance.shape, size, strict=True)
+        ]
+        here = tuple(slice(low, low + length) for _, low, length in edges)
+        totals[view][here] += importance[tuple(slice(low, low + length) for low, _, length in edges)]
+    views = torch.stack([(total > 0).to(importance.dtype) for total in totals.values()]).sum(dim=0)
+    of = {view: (total * views).reciprocal_().masked_fill_(total == 0, 1) for view, total in totals.items()}
+    return _Shares(of, views == 0)
 
 
 def _refuse_not_finite(logits: Tensor) -> None:

@@ -17,7 +17,7 @@ from monai_ext.base import InputError, SettingError, as_numbers, is_number
 from monai_ext.inferers.brick_sums import Brick, BrickSums
 from monai_ext.inferers.mirrored import MirroredSlidingWindow
 from monai_ext.inferers.sum_memory import FileMemory, OwnMemory, SumMemory
-from monai_ext.inferers.windows import LARGEST, AxisWindows, Window, Windows
+from monai_ext.inferers.windows import AxisWindows, Window, Windows
 from monai_ext.volumes import body_mask
 from monai_ext.volumes.body import CELL_MM
 
@@ -145,6 +145,7 @@ class BrickInferer(MirroredSlidingWindow):
             found = self._predicted(network, crops.to(self.sw_device or volume.device), args, kwargs)
             if sums is None:
                 classes = found.shape[1]
+                windows = windows.cut_for(classes)
                 memory = self._memory(windows, classes, device)
                 sums = BrickSums(windows, run, importance, self.kind, memory, classes)
             if found.shape[1] != classes:
@@ -171,10 +172,8 @@ class BrickInferer(MirroredSlidingWindow):
         windows = Windows(
             [
                 # A window's size that is not positive is that of the volume.
-                AxisWindows(size, window if window > 0 else size, self.overlap, axis in self.mirror_axes, box, largest)
-                for axis, (size, window, box, largest) in enumerate(
-                    zip(volume.shape[1:], self.roi_size, boxes, LARGEST, strict=True)
-                )
+                AxisWindows(size, window if window > 0 else size, self.overlap, axis in self.mirror_axes, box)
+                for axis, (size, window, box) in enumerate(zip(volume.shape[1:], self.roi_size, boxes, strict=True))
             ]
         )
         return windows, list(windows) if body is None else self._on_the_body(windows, body)

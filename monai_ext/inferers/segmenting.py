@@ -203,7 +203,7 @@ class _Sheet:
     def __init__(
         self, grid: OwnGrid, inferer: BrickInferer, volume: Tensor, labels_in: Room, probabilities_in: Room | None
     ) -> None:
-        self.grid, self.padded = grid, Padded()
+        self.grid, self.padded = grid, Padded(all_classes=probabilities_in is not None)
         self.tiles = Tiles(grid, torch.device(inferer.device) if inferer.device is not None else volume.device)
         self.labels_in, self.probabilities_in = labels_in, probabilities_in
         self._rooms: list[MappedVolume | np.ndarray] = []
@@ -233,15 +233,15 @@ class _Sheet:
         self._shares = np.moveaxis(self.grid.in_ras(np.moveaxis(arrays[1], 0, -1)), -1, 0) if arrays[1:] else None
 
     def _put(self, brick: Brick) -> None:
-        block, first = self.padded(brick)
+        block = self.padded(brick)
         if block is None:
             if self._shares is not None:
                 self._shares[0, *self.tiles.whole(brick.place)] = 1
         else:
-            for place, ids in self.tiles.labels(block, first, brick.place):
+            for place, ids in self.tiles.labels(block):
                 self._ids[place] = ids
             if self._shares is not None:
-                for place, shares in self.tiles.probabilities(block, first, brick.place):
+                for place, shares in self.tiles.probabilities(block):
                     self._shares[:, *place] = shares
         self._count += 1
         if self._count % _SETTLE == 0:

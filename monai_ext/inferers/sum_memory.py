@@ -13,6 +13,10 @@ from monai_ext.base import WriteError
 from monai_ext.inferers.mapped_volume import take_room
 from monai_ext.inferers.windows import Index
 
+_SPARE = 1 << 25  # bytes that wait for another use
+# Shared with nobody, which costs the system less; it is so by itself where there are no such flags.
+_PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_ANONYMOUS") else {}
+
 
 class SumMemory(Protocol):
     """Memory for the sums of bricks."""
@@ -28,7 +32,10 @@ class SumMemory(Protocol):
 
 
 class OwnMemory:
-    """Memory of the process or of another device, of its own for each brick.
+    """Memory of the process or of another device.
+
+    On a processor it comes from the system and goes back to it, for bricks of many sizes that come and go leave holes
+    in a heap; a few that are given back serve the next of their size, for new memory costs as much as a sum.
 
     Args:
         device: where it is.
@@ -36,18 +43,29 @@ class OwnMemory:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
+        self._free: list[Tensor] = []
+        self._taken: dict[Index, Tensor] = {}
 
     def take(self, index: Index, shape: torch.Size, dtype: torch.dtype) -> Tensor:
         if self.device.type != "cpu":
             return torch.empty(shape, dtype=dtype, device=self.device)
-        # From the system and back to it: bricks of many sizes that come and go leave holes in a heap.
-        return torch.frombuffer(mmap.mmap(-1, shape.numel() * dtype.itemsize), dtype=dtype).view(shape)
+        count = shape.numel()
+        at = next((at for at, each in enumerate(self._free) if each.numel() == count and each.dtype == dtype), None)
+        if at is None:
+            taken = torch.frombuffer(mmap.mmap(-1, count * dtype.itemsize, **_PRIVATE), dtype=dtype)
+        else:
+            taken = self._free.pop(at)
+        self._taken[index] = taken
+        return taken.view(shape)
 
     def rest(self, index: Index) -> None:
         """Keep it."""
 
     def give_back(self, index: Index) -> None:
-        """Leave it to whoever holds the brick."""
+        if index in self._taken:
+            self._free.append(self._taken.pop(index))
+            while sum(each.nbytes for each in self._free) > _SPARE:
+                del self._free[0]
 
 
 class FileMemory:

@@ -1,12 +1,19 @@
-"""Where sliding windows lie on a volume, and the bricks between their edges."""
+"""Where sliding windows lie on a volume, and the bricks that it is cut into."""
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, pairwise, product
 
-LARGEST = (24, 24, 48)  # voxels of a brick; of 118 classes 13 MB. Long rows, as they lie in memory, are summed faster
+import numpy as np
+
+# Voxels of a brick along x, y, z, about. Large ones are summed faster, small ones leave less waiting: the first that
+# takes no more than 13 MB of float32 with all its classes, else the last.
+_BRICKS = ((48, 48, 48), (24, 48, 48), (24, 24, 48))
+_VALUES = 3_300_000
+_LEAST = 16  # voxels of a brick where windows allow it; what a thin one costs is not its voxels but its rows
 
 Place = tuple[slice, slice, slice]
 Index = tuple[int, int, int]
@@ -25,7 +32,7 @@ class AxisWindows:
         mirrored: also those that are laid on the mirrored volume, from its other end.
         within: first voxel and end of the part that they are laid on; the whole volume by default. A part shorter than
             the window is widened to it as far as the volume goes.
-        largest: most voxels of a brick along the axis.
+        largest: voxels of a brick along the axis, give or take a half.
     """
 
     size: int
@@ -33,7 +40,7 @@ class AxisWindows:
     overlap: float
     mirrored: bool = False
     within: tuple[int, int] | None = None
-    largest: int = LARGEST[0]
+    largest: int = _BRICKS[0][0]
 
     @cached_property
     def part(self) -> tuple[int, int]:
@@ -73,16 +80,26 @@ class AxisWindows:
 
     @cached_property
     def cuts(self) -> list[int]:
-        """First voxels of the bricks, which no window covers in part, and the volume's size."""
-        edges = {edge for start, _ in self.starts for edge in (start, start + self.window)}
-        inner = sorted({0, self.size} | {edge for edge in edges if 0 < edge < self.size})
-        parts = (range(low, high, self.largest) for low, high in pairwise(inner))
+        """First voxels of the bricks, and the volume's size.
+
+        They are the windows' edges, so that most bricks are covered whole or not at all, but for those that would
+        leave a thin brick.
+        """
+        least = max(min(_LEAST, self.window // 2), 1)
+        inner = [0]
+        for edge in sorted({edge for start, _ in self.starts for edge in (start, start + self.window)}):
+            if inner[-1] + least <= edge <= self.size - least:
+                inner.append(edge)
+        parts = (
+            np.linspace(low, high, max(round((high - low) / self.largest), 1), endpoint=False).astype(int).tolist()
+            for low, high in pairwise([*inner, self.size])
+        )
         return [*chain.from_iterable(parts), self.size]
 
     def bricks(self, start: int) -> range:
-        """Return which bricks the window from this voxel on covers; it covers them whole."""
+        """Return which bricks the window from this voxel on covers, whole or in part."""
         first, stop = max(start, 0), min(start + self.window, self.size)
-        return range(self.cuts.index(first), self.cuts.index(stop))
+        return range(bisect_right(self.cuts, first) - 1, bisect_left(self.cuts, stop))
 
 
 @dataclass(frozen=True, order=True)
@@ -99,7 +116,7 @@ class Window:
 
 
 class Windows:
-    """All windows on a volume, and the bricks that their edges cut it into.
+    """All windows on a volume, and the bricks that it is cut into.
 
     Args:
         axes: the windows along x, y, z.
@@ -109,6 +126,11 @@ class Windows:
         self.axes = tuple(axes)
         # The longest axis last to finish: what waits for further windows is then the smallest cross-section.
         self.order = sorted(range(3), key=lambda axis: -self.axes[axis].size)
+
+    def cut_for(self, classes: int) -> "Windows":
+        """Return the same windows on bricks that suit a number of classes."""
+        edges = next((edges for edges in _BRICKS if math.prod(edges) * classes <= _VALUES), _BRICKS[-1])
+        return Windows([replace(axis, largest=edge) for axis, edge in zip(self.axes, edges, strict=True)])
 
     def __iter__(self) -> Iterator[Window]:
         """Go along the longest axis slowest.
@@ -136,7 +158,7 @@ class Windows:
         return math.prod(max(high - low for low, high in pairwise(axis.cuts)) for axis in self.axes)
 
     def bricks_of(self, window: Window) -> Iterator[Index]:
-        """Go through the bricks that a window covers."""
+        """Go through the bricks that a window covers, whole or in part."""
         return product(*(axis.bricks(start) for axis, start in zip(self.axes, window.start, strict=True)))  # type: ignore[return-value]
 
     def place(self, brick: Index) -> Place:
@@ -144,10 +166,12 @@ class Windows:
         x, y, z = (slice(axis.cuts[at], axis.cuts[at + 1]) for axis, at in zip(self.axes, brick, strict=True))
         return x, y, z
 
-    def inside(self, window: Window, brick: Index) -> Place:
-        """Return where a brick lies in a window that covers it."""
-        x, y, z = (
-            slice(part.start - start, part.stop - start)
-            for part, start in zip(self.place(brick), window.start, strict=True)
-        )
-        return x, y, z
+    def shared(self, window: Window, brick: Index) -> tuple[Place, Place]:
+        """Return the voxels that a window and a brick share, counted from the window's first and from the brick's."""
+        edges = [
+            (start, part.start, max(start, part.start), min(start + axis.window, part.stop))
+            for axis, start, part in zip(self.axes, window.start, self.place(brick), strict=True)
+        ]
+        x, y, z = (slice(low - start, high - start) for start, _, low, high in edges)
+        a, b, c = (slice(low - first, high - first) for _, first, low, high in edges)
+        return (x, y, z), (a, b, c)

@@ -8,7 +8,8 @@
 The first tells the peak of its own process (VmHWM); with ``--scratch FOLDER`` sums that wait lie in a file. The second
 tells the ratio of time and memory of both ways, each in a process of its own, and how many labels differ. The third
 pads a real scan to a scanner's field of view and compares MONAI's inferer with bricks that skip what is outside the
-body. The predictor is a cheap fake one. The fourth counts the labels that differ from MONAI's inferer, and by how much
+body. The predictor is a cheap fake one, or with ``--network tiny`` the small segmentation network with random weights,
+on windows of its own: what users run. The fourth counts the labels that differ from MONAI's inferer, and by how much
 the two best classes differ there, for random logits of 118 classes; also where sums are of half precision. Beside
 seconds stand those of the processor, which other work on the machine changes less.
 """
@@ -32,6 +33,7 @@ from monai.transforms import Invertd
 
 from monai_ext.base import case_id
 from monai_ext.inferers import BrickInferer, MirroredSlidingWindow, segment_to_file
+from monai_ext.networks import HiEndSegmenter
 from monai_ext.outputs import LabelMapWriter
 from monai_ext.transforms import load_ct
 
@@ -56,6 +58,21 @@ class Fake(torch.nn.Module):
             torch.nn.functional.conv3d(window, self.kernel, padding=1)
         levels = torch.linspace(0, 1, self.classes).view(-1, 1, 1, 1)
         return (window - levels).mul_(self.slope)
+
+
+class Tiny(torch.nn.Module):
+    """The small segmentation network for these windows, with random weights."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.network = HiEndSegmenter.tiny(classes, WINDOW, (16, 16, 16)).eval()
+        self.windows = 0
+
+    def forward(self, window: torch.Tensor) -> torch.Tensor:
+        self.windows += len(window)
+        found: torch.Tensor = self.network(window)
+        return found
 
 
 def peak_gib() -> float:
@@ -84,7 +101,7 @@ def phantom(path: Path, shape: list[int]) -> Path:
 
 def run(args: argparse.Namespace, scan: Path, out: Path) -> dict[str, float]:
     """Segment one scan one way in this process."""
-    network = Fake(args.classes, args.work)
+    network = Tiny(args.classes) if args.network == "tiny" else Fake(args.classes, args.work)
     names = {number: f"class {number}" for number in range(1, args.classes)}
     started, worked = time.monotonic(), time.process_time()
     chain = load_ct()
@@ -119,6 +136,7 @@ def compare(args: argparse.Namespace, ways: Sequence[str] = ("monai", "bricks"))
         for way in ways:
             command = [sys.executable, __file__, "--way", way, "--scan", str(scan), "--out", f"{folder}/{way}.nii.gz"]
             command += ["--classes", str(args.classes), "--overlap", str(args.overlap), "--work", str(args.work)]
+            command += ["--network", args.network]
             done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
             found[way] = json.loads(done.stdout.splitlines()[-1])
         for way in ways[1:]:
@@ -186,6 +204,7 @@ def main() -> None:
     parser.add_argument("--overlap", type=float, default=0.5)
     parser.add_argument("--sums", default="float32")
     parser.add_argument("--work", type=int, default=0, help="convolutions of the fake predictor")
+    parser.add_argument("--network", choices=["fake", "tiny"], default="fake")
     parser.add_argument("--scratch", type=Path, help="a folder for sums that wait, instead of memory")
     parser.add_argument("--scan", type=Path)
     parser.add_argument("--out", type=Path)
@@ -216,7 +235,13 @@ def main() -> None:
                 args.way,
             ]
             command += ["--classes", str(args.classes), "--overlap", str(args.overlap), "--work", str(args.work)]
-            command += ["--sums", args.sums, *(["--scratch", str(args.scratch)] if args.scratch else [])]
+            command += [
+                "--network",
+                args.network,
+                "--sums",
+                args.sums,
+                *(["--scratch", str(args.scratch)] if args.scratch else []),
+            ]
             subprocess.run(command, check=True)
 
 
