@@ -16,7 +16,7 @@ from tqdm import tqdm
 from monai_ext.base import InputError, SettingError, as_numbers, is_number
 from monai_ext.inferers.brick_sums import Brick, BrickSums
 from monai_ext.inferers.mirrored import MirroredSlidingWindow
-from monai_ext.inferers.sum_memory import FileMemory, OwnMemory, SumMemory
+from monai_ext.inferers.sum_memory import FileMemory, OwnMemory, SumMemory, check_scratch
 from monai_ext.inferers.window_settings import check_room_to_pad, check_window_settings
 from monai_ext.inferers.windows import LARGEST, AxisWindows, Window, Windows
 from monai_ext.volumes import body_mask
@@ -51,7 +51,7 @@ class BrickInferer(MirroredSlidingWindow):
 
     Raises:
         SettingError: a setting is out of range, or one of MONAI's that is not supported.
-        WriteError: when it runs, a scratch folder without room.
+        WriteError: there is no such scratch folder; or when it runs, it is gone or without room.
         InputError: when it runs, inputs that are no volumes of numbers, or too thin for ``padding_mode``; a network
             that gives no logits of its window's size, no classes or another count of them with each window; logits
             that are not finite, or with ``body_above`` voxels.
@@ -93,6 +93,8 @@ class BrickInferer(MirroredSlidingWindow):
                 f"scratch_dir: {scratch_dir!r} is no folder; give its path, or null to keep sums in memory",
                 code="setting.scratch",
             )
+        if scratch_dir is not None:
+            check_scratch(scratch_dir)  # now, before any scan is read
         self.kind, self.body_above = _SUMS[sums], body_above
         self.spacing_mm, self.scratch_dir = (edges[0], edges[1], edges[2]), scratch_dir
 

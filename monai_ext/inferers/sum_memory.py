@@ -14,6 +14,19 @@ from monai_ext.inferers.mapped_volume import take_room
 from monai_ext.inferers.windows import Index
 
 
+def check_scratch(folder: str | os.PathLike[str]) -> None:
+    """Refuse what is no folder.
+
+    Raises:
+        WriteError: there is none.
+    """
+    if not os.path.isdir(folder):
+        raise WriteError(
+            "scratch_dir: there is no such folder; make it, choose another, or leave it out to keep sums in memory",
+            code="write.scratch",
+        )
+
+
 class SumMemory(Protocol):
     """Memory for the sums of bricks."""
 
@@ -67,11 +80,7 @@ class FileMemory:
         self.bytes_each = -(-bytes_each // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
         self._free: list[mmap.mmap] = []
         self._taken: dict[Index, mmap.mmap] = {}
-        if not os.path.isdir(folder):
-            raise WriteError(
-                "scratch_dir: there is no such folder; make it, choose another, or leave it out to keep sums in memory",
-                code="write.scratch",
-            )
+        check_scratch(folder)
         try:
             self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed with this object
         except OSError as error:
