@@ -13,7 +13,10 @@ def is_number(value: Any, low: float = -math.inf, high: float = math.inf) -> boo
     """
     if isinstance(value, bool) or not isinstance(value, Real):
         return False
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        return False  # a whole number beyond all floats
     return math.isfinite(number) and low <= number <= high
 
 

@@ -45,7 +45,7 @@ from monai_ext.engines.running import run_training
 from monai_ext.engines.scans import GuardedScans, LoadedScans
 from monai_ext.engines.schedules import EpochWarmupCosine, WarmupCosine
 from monai_ext.engines.segmentation import class_names, ids_by_class, labelled_items, scan_items, with_pretrained
-from monai_ext.engines.sharding import GatheredWeights, over_ranks
+from monai_ext.engines.sharding import GatheredWeights, check_shard, over_ranks
 from monai_ext.engines.steps import EvaluationStep, TrainingStep
 from monai_ext.engines.store_parts import store_items, store_weights
 from monai_ext.engines.supervised_loader import SupervisedLoader
@@ -85,6 +85,7 @@ __all__ = [
     "check_paths",
     "check_prompts",
     "check_settings",
+    "check_shard",
     "choose_precision",
     "class_names",
     "class_prompts",

@@ -40,7 +40,8 @@ def compiled(network: nn.Module, wish: str = "blocks", backend: Backend = "induc
 
     Raises:
         SettingError: an unknown word, ``"blocks"`` of a network without MONAI's transformer blocks, ``"graphs"``
-            of one in a distributed wrapper, or anything but ``"blocks"`` of one that is parted among ranks.
+            of one in a distributed wrapper or on no CUDA card, or anything but ``"blocks"`` of one that is
+            parted among ranks.
     """
     check_compile(wish)
     if wish == "off":
@@ -56,6 +57,11 @@ def compiled(network: nn.Module, wish: str = "blocks", backend: Backend = "induc
         if bare(network) is not network:
             raise SettingError(
                 "compile: graphs does not go with several ranks; choose blocks or network", code="setting.compile"
+            )
+        if (place := next(network.parameters()).device).type != "cuda":
+            raise SettingError(
+                f"compile: graphs are recorded by a CUDA card and the network is on {place}; choose blocks or network",
+                code="setting.compile",
             )
         return torch.compile(network, backend=backend, dynamic=False, mode="reduce-overhead")
     blocks = [part for part in bare(network).modules() if isinstance(part, TransformerBlock)]

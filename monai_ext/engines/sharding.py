@@ -1,5 +1,6 @@
 """How a network is trained by several ranks: copied to each, or parted among them."""
 
+import os
 from typing import Any
 
 import torch
@@ -8,6 +9,21 @@ from monai.networks.blocks.transformerblock import TransformerBlock
 from torch import Tensor, nn
 
 from monai_ext.base import SettingError
+from monai_ext.engines.switches import switch
+
+
+def check_shard(wish: bool | str) -> None:
+    """Refuse to part a network among the ranks of a run that has none.
+
+    Raises:
+        SettingError: it is neither true nor false, or true in a run that was not started as one rank of several.
+    """
+    if switch("shard", wish) and "WORLD_SIZE" not in os.environ:
+        raise SettingError(
+            "shard: true parts the network among ranks and this run has none; start it by torchrun with "
+            "multi_gpu_train.json, or set it to false",
+            code="setting.shard",
+        )
 
 
 def over_ranks(network: nn.Module, device: torch.device, shard: bool = False) -> nn.Module:

@@ -16,7 +16,8 @@ from tqdm import tqdm
 from monai_ext.base import InputError, SettingError, as_numbers, is_number
 from monai_ext.inferers.brick_sums import Brick, BrickSums
 from monai_ext.inferers.mirrored import MirroredSlidingWindow
-from monai_ext.inferers.sum_memory import FileMemory, OwnMemory, SumMemory
+from monai_ext.inferers.sum_memory import FileMemory, OwnMemory, SumMemory, check_scratch
+from monai_ext.inferers.window_settings import check_room_to_pad, check_window_settings
 from monai_ext.inferers.windows import AxisWindows, Window, Windows
 from monai_ext.volumes import body_mask
 from monai_ext.volumes.body import CELL_MM
@@ -50,9 +51,10 @@ class BrickInferer(MirroredSlidingWindow):
 
     Raises:
         SettingError: a setting is out of range, or one of MONAI's that is not supported.
-        WriteError: when it runs, a scratch folder without room.
-        InputError: when it runs, inputs of other axes, a network that gives no logits of its window's size, no classes
-            or another count of them with each window, or logits that are not finite.
+        WriteError: there is no such scratch folder; or when it runs, it is gone or without room.
+        InputError: when it runs, inputs that are no volumes of numbers, or too thin for ``padding_mode``; a network
+            that gives no logits of its window's size, no classes or another count of them with each window; logits
+            that are not finite, or with ``body_above`` voxels.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class BrickInferer(MirroredSlidingWindow):
             raise SettingError(
                 f"{', '.join(sorted(other))}: not known here; use MirroredSlidingWindow for it", code="setting.window"
             )
+        check_window_settings(window)
         super().__init__(roi_size, sw_batch_size, overlap, mirror_axes, **window)
         if not isinstance(sums, str) or sums not in _SUMS:
             raise SettingError(f"sums: {sums!r}; choose {', '.join(_SUMS)}", code="setting.sums")
@@ -90,6 +93,8 @@ class BrickInferer(MirroredSlidingWindow):
                 f"scratch_dir: {scratch_dir!r} is no folder; give its path, or null to keep sums in memory",
                 code="setting.scratch",
             )
+        if scratch_dir is not None:
+            check_scratch(scratch_dir)  # now, before any scan is read
         self.kind, self.body_above = _SUMS[sums], body_above
         self.spacing_mm, self.scratch_dir = (edges[0], edges[1], edges[2]), scratch_dir
 
@@ -97,19 +102,18 @@ class BrickInferer(MirroredSlidingWindow):
         """Return logits ``(b, classes, x, y, z)`` on the grid of ``inputs`` ``(b, c, x, y, z)``.
 
         Where no window was run, the logit of class 0 is 1 and that of the others 0. A ``MetaTensor`` gives another one
-        of the same place.
+        of the same place. They are of the type of ``inputs``, float32 for whole numbers.
         """
-        if inputs.ndim != 5 or not inputs.numel():
-            raise InputError(
-                f"inputs of shape {tuple(inputs.shape)} are no volumes; give (batch, channel, x, y, z)",
-                code="inference.input",
-            )
+        if not isinstance(inputs, Tensor) or inputs.ndim != 5 or not inputs.numel():
+            given = f"of shape {tuple(inputs.shape)}" if isinstance(inputs, Tensor) else f"of {type(inputs).__name__}"
+            raise InputError(f"inputs {given} are no volumes; give (batch, channel, x, y, z)", code="inference.input")
+        kind = inputs.dtype if inputs.is_floating_point() else torch.float32
         out: Tensor | None = None
         for number, volume in enumerate(inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs):
             for brick in self.bricks(volume, network, *args, **kwargs):
                 if out is None:
                     shape = (len(inputs), brick.classes, *inputs.shape[2:])
-                    out = torch.empty(shape, dtype=inputs.dtype, device=self.device or volume.device)
+                    out = torch.empty(shape, dtype=kind, device=self.device or volume.device)
                 if brick.logits is None:
                     out[number, :, *brick.place] = 0
                     out[number, 0, *brick.place] = 1
@@ -129,6 +133,8 @@ class BrickInferer(MirroredSlidingWindow):
                 f"scratch_dir: sums on {device} do not lie in a file; leave it out, or keep the sums on device='cpu'",
                 code="setting.scratch",
             )
+        if volume.dtype == torch.bool or volume.is_complex():
+            raise InputError(f"inputs of {volume.dtype} are no numbers of a scan; give float32", code="inference.input")
         volume = volume.detach()
         windows, run = self._windows(volume)
         roi = tuple(axis.window for axis in windows.axes)
@@ -167,6 +173,13 @@ class BrickInferer(MirroredSlidingWindow):
         """Return the windows on a volume, and those of them that are run."""
         body = None
         if self.body_above is not None:
+            if bad := int((~torch.isfinite(volume[0])).sum()):
+                # No threshold is below NaN: it would pass for air.
+                raise InputError(
+                    f"{bad} of {volume[0].numel()} voxels are NaN or infinite, among which no body can be told; mend "
+                    "the scan, or leave body_above out",
+                    code="inference.input",
+                )
             body = body_mask(volume[0].float().cpu().numpy(), self.spacing_mm, self.body_above, _PIECE)
         boxes = [None] * 3 if body is None else self._around(body)
         windows = Windows(
@@ -216,6 +229,7 @@ class BrickInferer(MirroredSlidingWindow):
             pads = [max(-start, 0), max(start + size - full, 0), *pads]  # the last axis comes first
         crop = volume[tuple(place)]
         if any(pads):
+            check_room_to_pad(str(self.padding_mode), pads, tuple(crop.shape[1:]))
             value = {"value": self.cval} if str(self.padding_mode) == "constant" else {}
             crop = functional.pad(crop[None], pads, mode=str(self.padding_mode), **value)[0]
         return crop.flip(_mirrored(window)) if any(window.mirrored) else crop

@@ -124,12 +124,14 @@ def segment_to_file(
 
     Raises:
         InputError, GeometryError: see `segment`.
+        SettingError: the names are not by number, told before the network runs; or see `segment`.
         LabelError: a class that was found has no name.
         WriteError: the name is no NIfTI's, the place is another scan's, or that of the probabilities is a folder, the
             labels' or the scan's, told before the network runs; or the files could not be written whole: none is left
             behind half-written.
     """
     _check_given(image, inferer)
+    _check_names(names)
     path = Path(path)
     case = str(image.meta.get("case") or "scan")
     check_ending(path, case)
@@ -173,6 +175,16 @@ def _check_given(image: object, inferer: object) -> None:
         raise SettingError(
             f"inferer: {type(inferer).__name__} gives no bricks; use monai_ext.inferers.BrickInferer",
             code="setting.inferer",
+        )
+
+
+def _check_names(names: object) -> None:
+    if not isinstance(names, Mapping) or any(
+        type(key) is bool or not isinstance(key, int) or not isinstance(name, str) for key, name in names.items()
+    ):
+        raise SettingError(
+            f"names: {names!r} are no names by number; give for example {{1: 'liver', 2: 'spleen'}}",
+            code="setting.names",
         )
 
 

@@ -10,7 +10,7 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-from monai_ext.base import ScanError, SettingError, find_window
+from monai_ext.base import ScanError, SettingError, as_numbers, find_window, is_number
 from monai_ext.volumes import body_mask
 
 # Axis of a RAS volume that the slices of a view follow one another on.
@@ -69,14 +69,14 @@ class SliceLocalizer:
         body_only: bool = False,
         own_grid: bool = True,
     ) -> None:
-        chosen = [views] if isinstance(views, str) else list(views)
+        chosen = [views] if isinstance(views, str) else list(views) if isinstance(views, list | tuple) else []
         if not chosen or not set(chosen) <= VIEWS.keys() or len(set(chosen)) != len(chosen):
             raise SettingError(
                 f"views: {views!r}; give one or more of {', '.join(VIEWS)}, each once", code="setting.views"
             )
-        if batch_size < 1 or not 0 <= smooth_mm < 100:
+        if type(batch_size) is not int or batch_size < 1 or not is_number(smooth_mm, 0) or smooth_mm >= 100:
             raise SettingError(
-                f"batch_size is {batch_size} and smooth_mm is {smooth_mm}; give one slice or more, and 0 to 100 mm",
+                f"batch_size is {batch_size!r} and smooth_mm is {smooth_mm!r}; give one slice or more, and 0 to 100 mm",
                 code="setting.slices",
             )
         self.picture, self.window_hu, self.views = picture, find_window(window_hu), chosen
@@ -102,24 +102,36 @@ class SliceLocalizer:
             case: the id for messages.
 
         Raises:
-            ScanError: every slice is background, or the network returned numbers that are not finite.
+            ScanError: voxels are not finite, every slice is background, or the network returned numbers that are not
+                finite.
+            SettingError: the spacing is none.
         """
         if image.ndim == 3:
             shown = image.movedim(0, -1).numpy()
             size = tuple(image.shape[1:]) if self.own_grid else None
             odds, detections = _run(network, self.picture(shown)[None].to(device), size)
             return Localized(_finite(odds[0].cpu(), case), float(detections[0]))
+        edges = as_numbers(spacing_mm, 3)
+        if edges is None or min(edges) <= 0:
+            raise SettingError(
+                f"spacing_mm: {spacing_mm!r} is not a voxel size; give three edges in mm", code="setting.spacing"
+            )
+        # A sum is as good as a look at each, and needs no memory. NaN would be shown as the darkest grey.
+        if not bool(torch.isfinite(image.sum(dtype=torch.float64))):
+            raise ScanError(
+                f"{case}: some voxels are NaN or infinite; export the scan again", code="scan.not_finite", case=case
+            )
         total: Tensor | None = None
         best, skipped = float("nan"), 0
         for view in self.views:
             odds, detection, left_out = self._view(image[0], network, VIEWS[view], device, case)
-            self._smooth(odds, VIEWS[view], spacing_mm)
+            self._smooth(odds, VIEWS[view], edges)
             total = odds if total is None else total.add_(odds)
             best, skipped = float(np.fmax(best, detection)), skipped + left_out
         assert total is not None  # there is a view
         total.div_(len(self.views))
         if self.body_only:
-            x, y, z = (float(edge) for edge in spacing_mm)
+            x, y, z = edges
             body = torch.from_numpy(body_mask(image[0].numpy(), (x, y, z)))
             if not bool(body.any()):
                 raise _no_body(case, "body_only")

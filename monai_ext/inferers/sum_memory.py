@@ -18,6 +18,19 @@ _SPARE = 1 << 25  # bytes that wait for another use
 _PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_ANONYMOUS") else {}
 
 
+def check_scratch(folder: str | os.PathLike[str]) -> None:
+    """Refuse what is no folder.
+
+    Raises:
+        WriteError: there is none.
+    """
+    if not os.path.isdir(folder):
+        raise WriteError(
+            "scratch_dir: there is no such folder; make it, choose another, or leave it out to keep sums in memory",
+            code="write.scratch",
+        )
+
+
 class SumMemory(Protocol):
     """Memory for the sums of bricks."""
 
@@ -85,11 +98,7 @@ class FileMemory:
         self.bytes_each = -(-bytes_each // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
         self._free: list[mmap.mmap] = []
         self._taken: dict[Index, mmap.mmap] = {}
-        if not os.path.isdir(folder):
-            raise WriteError(
-                "scratch_dir: there is no such folder; make it, choose another, or leave it out to keep sums in memory",
-                code="write.scratch",
-            )
+        check_scratch(folder)
         try:
             self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed with this object
         except OSError as error:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from monai_ext.base import LabelError, SettingError
+from monai_ext.base import LabelError, SettingError, is_number
 from monai_ext.metrics.score_groups import Bounded, ScoreGroups
 
 _QUANTILES = 2**17  # edges at quantiles of all pixels seen so far, and as many of the abnormal ones
@@ -51,9 +51,10 @@ class PixelScores:
     """
 
     def __init__(self, exact_limit: int = 10**8, fpr_limit: float = 0.3) -> None:
-        if exact_limit < 1 or not 0 < fpr_limit <= 1:
+        if not is_number(exact_limit, 1) or not is_number(fpr_limit, 0, 1) or not fpr_limit:
             raise SettingError(
-                f"exact_limit and fpr_limit: {exact_limit} and {fpr_limit}; give 1 pixel or more, and a rate up to 1",
+                f"exact_limit and fpr_limit: {exact_limit!r} and {fpr_limit!r}; give 1 pixel or more, and a rate "
+                "above 0 up to 1",
                 code="setting.score_limit",
             )
         self.exact_limit, self.fpr_limit = exact_limit, fpr_limit

@@ -11,7 +11,7 @@ def test_numbers(value):
     assert is_number(value, 0, 3)
 
 
-@pytest.mark.parametrize("value", ["3", None, True, float("nan"), float("inf"), [1], 3.5, -1])
+@pytest.mark.parametrize("value", ["3", None, True, float("nan"), float("inf"), [1], 3.5, -1, 10**400])
 def test_no_numbers_of_that_range(value):
     assert not is_number(value, 0, 3)
 

@@ -48,3 +48,25 @@ def test_refused_by_name(bundle: str, names: list[str], name: str, value: Any, t
     settings = {"dataset_dir": str(tmp_path / "none"), "output_dir": str(tmp_path / "out"), name: value}
     assert sentence_of(bundle, names, settings).startswith(f"{name}: {value!r}")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("bundle", [PRETRAIN, SEGMENT])
+@pytest.mark.parametrize("names", [["train", "tiny"], ["inference", "tiny"]])
+def test_a_precision_that_the_device_lacks(bundle: str, names: list[str], tmp_path: Path) -> None:
+    settings = {"output_dir": str(tmp_path / "out"), "device": "cpu", "precision": "fp16"}
+    settings |= {"dataset_dir": str(tmp_path / "none"), "weights": "none.pt"}
+    assert sentence_of(bundle, names, settings).startswith("precision: fp16 needs a CUDA card and the device is cpu; ")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("shard", "sentence"),
+    [("true", "shard: true parts the network among ranks"), ("maybe", "shard: 'maybe' is neither")],
+)
+def test_parting_a_network_without_ranks(
+    shard: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    settings = {"dataset_dir": str(tmp_path / "none"), "output_dir": str(tmp_path / "out"), "shard": shard}
+    assert sentence_of(PRETRAIN, ["train", "tiny"], settings).startswith(sentence)
+    assert not list(tmp_path.iterdir())

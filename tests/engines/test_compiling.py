@@ -168,3 +168,8 @@ def test_graphs_refuse_what_would_overwrite_gradients_or_ranks() -> None:
 
     with pytest.raises(SettingError, match="graphs does not go with several ranks"):
         compiled(Wrapped(small()), "graphs")
+
+
+def test_graphs_refuse_a_network_that_is_on_no_card() -> None:
+    with pytest.raises(SettingError, match=r"^compile: graphs are recorded by a CUDA card and the network is on cpu; "):
+        compiled(small(), "graphs")

@@ -116,8 +116,9 @@ def test_a_scratch_folder_without_room_is_one_sentence(
     sentence = (
         r"no room for sums beyond 0\.0 GB \(No s.*\); free space" if why == "full" else "there is no such folder;"
     )
+    inferer = BrickInferer(WINDOW, scratch_dir=folder) if why == "full" else None
     with pytest.raises(WriteError, match=f"^scratch_dir: {sentence}") as caught:
-        BrickInferer(WINDOW, scratch_dir=folder)(volume(7, 9, 11), Uneven())
+        inferer(volume(7, 9, 11), Uneven()) if inferer else BrickInferer(WINDOW, scratch_dir=folder)
     assert caught.value.code == "write.scratch"
     assert str(tmp_path) not in str(caught.value)
 
@@ -236,6 +237,43 @@ def test_what_is_no_batch_of_volumes_is_refused(shape: tuple[int, ...]) -> None:
         BrickInferer(WINDOW)(torch.zeros(shape), lambda window: window)
 
 
+@pytest.mark.parametrize(
+    ("inputs", "sentence"),
+    [
+        (np.zeros((1, 1, 5, 8, 7)), "inputs of ndarray are no volumes; give"),
+        (volume(5, 8, 7) > 0.5, "inputs of torch.bool are no numbers of a scan; give float32"),
+        (volume(5, 8, 7).to(torch.complex64), "inputs of torch.complex64 are no numbers"),
+    ],
+)
+def test_what_holds_no_numbers_is_refused(inputs: Any, sentence: str) -> None:
+    with pytest.raises(InputError, match=f"^{sentence}"):
+        BrickInferer(WINDOW)(inputs, Uneven())
+
+
+def test_logits_of_whole_numbers_keep_their_fractions() -> None:
+    image = volume(7, 9, 11).mul(100).to(torch.int16)
+    network = Uneven()
+    found = BrickInferer(WINDOW)(image, lambda window: network(window.float()))
+    torch.testing.assert_close(found, BrickInferer(WINDOW)(image.float(), network))
+
+
+@pytest.mark.parametrize(("mode", "thin", "enough"), [("reflect", 3, 4), ("circular", 2, 3)])
+def test_a_volume_too_thin_to_be_mirrored_is_refused(mode: str, thin: int, enough: int) -> None:
+    inferer = BrickInferer(WINDOW, padding_mode=mode)
+    more = -(-(8 - thin) // 2)
+    with pytest.raises(InputError, match=rf"^padding_mode: {mode} cannot add {more} voxels to the {thin} along axis y"):
+        inferer(volume(5, thin, 7), Uneven())
+    assert inferer(volume(5, enough, 7), Uneven()).isfinite().all()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_voxels_without_a_value_are_no_air(value: float) -> None:
+    image = volume(7, 9, 11)
+    image[..., 2:5, 3, 4] = value
+    with pytest.raises(InputError, match=r"^3 of 693 voxels are NaN or infinite, among which no body can be told; "):
+        BrickInferer(WINDOW, body_above=0.1)(image, Uneven())
+
+
 def test_the_place_of_the_inputs_is_kept_as_monais_inferer_keeps_it() -> None:
     image = MetaTensor(volume(7, 11, 13), affine=torch.diag(torch.tensor([1.5, 2, 3, 1])), meta={"case": "a"})
     found, expected = (
@@ -263,6 +301,14 @@ def test_the_place_of_the_inputs_is_kept_as_monais_inferer_keeps_it() -> None:
         ({"overlap": 1}, "overlap: 1"),
         ({"overlap": -0.25}, "overlap: -0.25"),
         ({"overlap": float("nan")}, "overlap: nan"),
+        ({"mode": "cosine"}, "mode: 'cosine'; give one of constant, gaussian"),
+        ({"sigma_scale": 0}, "sigma_scale: 0; give a share of the window above 0"),
+        ({"sigma_scale": [0.1, 0.1]}, r"sigma_scale: \[0.1, 0.1\]"),
+        ({"padding_mode": "constnat"}, "padding_mode: 'constnat'; give one of constant, reflect"),
+        ({"cval": float("nan")}, "cval: nan; give a number"),
+        ({"device": "gpu"}, "device: 'gpu'; give a device of this computer"),
+        ({"sw_device": 0.5}, "sw_device: 0.5; give a device of this computer"),
+        ({"progress": "no"}, "progress: 'no'; give true or false"),
     ],
 )
 def test_settings_out_of_range(settings: dict[str, Any], sentence: str) -> None:

@@ -250,6 +250,13 @@ def test_a_sidecar_of_another_file_or_a_folder_is_kept(scan: Scan, tmp_path: Pat
         segment_to_file(out / "t.nii", image, lambda _: pytest.fail("was run"), inferer, NAMES)
 
 
+@pytest.mark.parametrize("names", [None, ["a", "b"], {"1": "a"}, {1: None}, {True: "a"}])
+def test_names_not_by_number_are_refused_before_the_network_runs(scan: Scan, tmp_path: Path, names: Any) -> None:
+    image = load_ct()({"image": scan()})["image"]
+    with pytest.raises(SettingError, match=r"^names: .* are no names by number; give for example \{1: 'liver'"):
+        segment_to_file(tmp_path / "seg.nii", image, lambda _: pytest.fail("it ran"), BrickInferer(WINDOW), names)
+
+
 def test_what_is_no_image_or_inferer_of_these_is_one_sentence(scan: Scan) -> None:
     image = load_ct()({"image": scan()})["image"]
     with pytest.raises(SettingError, match=r"^inferer: SlidingWindowInferer gives no bricks; use"):

@@ -156,9 +156,27 @@ def test_numbers_that_are_not_finite(value: float) -> None:
         ({"window_hu": "spleen"}, "window_hu: 'spleen' is no preset; choose abdomen, liver, lung, bone, brain"),
         ({"window_hu": [5, 5]}, "window_hu"),
         ({"batch_size": 0}, "batch_size is 0"),
+        ({"batch_size": 1.5}, "batch_size is 1.5"),
+        ({"batch_size": "8"}, "batch_size is '8'"),
+        ({"smooth_mm": None}, "batch_size is 8 and smooth_mm is None"),
+        ({"views": 3}, "views: 3; give one or more of axial"),
         ({"smooth_mm": -1}, "smooth_mm is -1"),
     ],
 )
 def test_settings_that_cannot_be(settings: dict[str, Any], sentence: str) -> None:
     with pytest.raises(SettingError, match=sentence):
         localizer(**settings)
+
+
+@pytest.mark.parametrize("spacing_mm", [(0, 1, 1), (1, 1), None, (1, 1, float("nan"))])
+def test_a_spacing_that_is_none_is_refused(spacing_mm: Any) -> None:
+    with pytest.raises(SettingError, match=r"^spacing_mm: .* is not a voxel size; give three edges in mm$"):
+        localizer(smooth_mm=2.0)(volume(), mirror, spacing_mm)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_voxels_without_a_value_are_no_grey(value: float) -> None:
+    hu = volume()
+    hu[0, 3, 5, 2] = value
+    with pytest.raises(ScanError, match=r"^head: some voxels are NaN or infinite; export the scan again$"):
+        localizer(skip_background=True)(hu, mirror, case="head")

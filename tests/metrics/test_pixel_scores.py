@@ -146,7 +146,10 @@ def test_what_does_not_fit_is_refused(maps, masks, kind, sentence):
     assert scores.pixels == 0
 
 
-@pytest.mark.parametrize("settings", [{"exact_limit": 0}, {"fpr_limit": 0.0}, {"fpr_limit": 1.2}])
+@pytest.mark.parametrize(
+    "settings",
+    [{"exact_limit": 0}, {"exact_limit": float("nan")}, {"exact_limit": "9"}, {"fpr_limit": 0.0}, {"fpr_limit": 1.2}],
+)
 def test_limits_are_checked(settings):
     with pytest.raises(SettingError, match=r"exact_limit and fpr_limit"):
         PixelScores(**settings)
