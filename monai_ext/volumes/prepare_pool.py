@@ -78,32 +78,25 @@ def _run_pool(
                     suspects.append(job)
                 else:
                     yield future.result()
-        if broken:
-            _end(pool)
-        # A job that was under way may have ended all the same.
-        for future, job in running.items():
-            if not future.done() or future.cancelled() or isinstance(future.exception(), BrokenProcessPool):
-                suspects.append(job)
-            else:
-                yield future.result()
     finally:
         if broken:
-            _end(pool)
+            # A pool that breaks ends the workers that it knows, and then waits for all: one that was just being started
+            # is never told, and would be waited for without end. By now all have started, for this thread starts them.
+            for process in _workers(pool):
+                process.terminate()
         pool.shutdown(wait=True, cancel_futures=True)
+    # A job that was under way when the pool broke may have ended all the same.
+    for future, job in running.items():
+        if not future.done() or future.cancelled() or isinstance(future.exception(), BrokenProcessPool):
+            suspects.append(job)
+        else:
+            yield future.result()
 
 
 def _lost_a_worker(pool: ProcessPoolExecutor) -> bool:
     # A pool watches the workers that it knew when it last woke. One that was started since, and died before it was
     # entered among them, would be waited for without end.
     return bool(connection.wait([process.sentinel for process in _workers(pool)], 0))
-
-
-def _end(pool: ProcessPoolExecutor) -> None:
-    # A pool that breaks ends the workers that it knows, and then waits for all: one that was just being started is
-    # never told, and would be waited for without end. By now all have started, for this thread starts them.
-    for process in _workers(pool):
-        process.terminate()
-    pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _workers(pool: ProcessPoolExecutor) -> list[multiprocessing.Process]:
