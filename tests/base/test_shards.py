@@ -1,22 +1,11 @@
 """States whose tensors ranks share; what two ranks do with them is tested with the bundle."""
 
 import copy
-from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
 import torch
 from torch import nn
 
 from monai_ext.base import is_parted, own_part, parted, whole
-
-
-@pytest.fixture
-def alone(tmp_path: Path) -> Iterator[None]:
-    """A group of one rank."""
-    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'ranks'}", rank=0, world_size=1)
-    yield
-    torch.distributed.destroy_process_group()
 
 
 def test_what_is_not_parted_stays_as_it_is() -> None:

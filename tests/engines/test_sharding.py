@@ -1,8 +1,5 @@
 """A network parted by FSDP2 in a group of one rank; two ranks are tested with the bundle."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -12,13 +9,6 @@ from monai_ext.engines import ReconstructionLoss, over_ranks
 from monai_ext.networks import HiEndMAE, draw_shuffle
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture
-def alone(tmp_path: Path) -> Iterator[None]:
-    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'ranks'}", rank=0, world_size=1)
-    yield
-    torch.distributed.destroy_process_group()
 
 
 def fresh() -> HiEndMAE:
