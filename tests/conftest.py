@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import sys
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -49,6 +51,24 @@ def shared_goldens() -> Path:
 def shared_facts() -> Path:
     """Schemas and facts about data sets."""
     return _shared("facts")
+
+
+@pytest.fixture
+def verb(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Run ``python -m monai_ext`` in this process, and return its exit code."""
+    from monai_ext.cli.app import main
+
+    def run(*words: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["monai_ext", *map(str, words)])
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")  # in the open, as a user has them: no errors
+            try:
+                main()
+            except SystemExit as end:
+                return int(end.code or 0)
+        return 0
+
+    return run
 
 
 @pytest.fixture

@@ -4,9 +4,7 @@ import gzip
 import json
 import logging
 import os
-import sys
 import tempfile
-import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -234,24 +232,6 @@ def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(folder)
     monkeypatch.setattr(tempfile, "tempdir", str(folder / "temporary"))
     return folder
-
-
-@pytest.fixture
-def verb(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """Run ``python -m monai_ext`` in this process, and return its exit code."""
-    from monai_ext.cli.app import main
-
-    def run(*words: object) -> int:
-        monkeypatch.setattr(sys, "argv", ["monai_ext", *map(str, words)])
-        with warnings.catch_warnings():
-            warnings.simplefilter("default")  # in the open, as a user has them, and so among what is searched
-            try:
-                main()
-            except SystemExit as end:
-                return int(end.code or 0)
-        return 0
-
-    return run
 
 
 def test_the_search_finds_what_is_planted(good: Path, bad: Path, tmp_path: Path) -> None:
